@@ -1,0 +1,159 @@
+"""What an evolution is asked to do: one pydantic model, read from YAML, changed by `key=value`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from agentevolve.local.train import LoraSettings
+from agentevolve.policy import Recall
+from agentevolve.protocols import AgentevolveError
+
+Arm = Literal["random", "oracle", "base", "memory", "shuffled", "distilled", "distilled+memory"]
+ARMS: tuple[str, ...] = get_args(Arm)
+
+
+class Settings(BaseModel):
+    """A frozen group of settings; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Acquire(Settings):
+    """Phase 1: `samples` attempts at each of `tasks` train tasks, exploring at random with probability `epsilon` a step.
+
+    `epsilon` may list one value a round (the last one stays): a first round at 1.0 asks no model at all.
+    """
+
+    tasks: int = Field(default=100, gt=0)
+    samples: int = Field(default=8, gt=0)
+    epsilon: list[float] = Field(default=[0.3], min_length=1)
+    temperature: float = Field(default=1.0, ge=0)
+
+
+class Refine(Settings):
+    """Phase 2: which solved attempts are kept, and how many failed ones the model reflects on."""
+
+    per_task: int = Field(default=1, gt=0)
+    max_turns: int | None = Field(default=None, gt=0)
+    reflections: int = Field(default=8, ge=0)
+
+
+class Finetune(LoraSettings):
+    """Phase 3: LoRA's settings, at most `examples` rows, and whether recalled entries stay in their prompts."""
+
+    examples: int = Field(default=200, ge=0)
+    keep_memory: bool = False
+
+
+class Held(Settings):
+    """A held-out measurement: the first `tasks` tasks of the split, `samples` attempts each."""
+
+    tasks: int = Field(default=48, ge=0)
+    samples: int = Field(default=1, gt=0)
+
+
+class Gate(Settings):
+    """When a candidate replaces the policy in place: its paired difference on `val` is above `margin`.
+
+    `interval`: the lower end of the 95% interval has to be; `mean`: the difference itself.
+    """
+
+    rule: Literal["interval", "mean"] = "interval"
+    margin: float = Field(default=0.0, ge=-1, le=1)
+
+
+class Config(Settings):
+    """One evolution, every default resolved."""
+
+    tasks: str
+    model: str = "local/smollm2-135m"
+    api_base: str | None = None
+    seeds: list[int] = Field(default=[0], min_length=1)
+    rounds: int = Field(default=1, gt=0)
+    temperature: float = Field(default=0.7, ge=0)
+    show_actions: bool = True
+    workers: int = Field(default=4, gt=0)
+    threads: int | None = Field(default=None, gt=0)
+    acquire: Acquire = Acquire()
+    refine: Refine = Refine()
+    recall: Recall = Recall()
+    finetune: Finetune = Finetune()
+    val: Held = Held()
+    test: Held = Held(tasks=0)
+    arms: list[Arm] = Field(default=["random", "oracle", "base", "memory", "distilled", "distilled+memory"])
+    gate: Gate = Gate()
+    max_tokens: int | None = Field(default=None, gt=0)
+    max_usd: float | None = Field(default=None, gt=0)
+
+
+def read_config(path: Path, changes: Sequence[str] = ()) -> Config:
+    """The config in the YAML file `path`, with `changes` like "finetune.epochs=3" made to it.
+
+    Raises AgentevolveError with one line that names the file, the key and the known values.
+    """
+    values = _mapping(path)
+    for change in changes:
+        _change(values, change)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise AgentevolveError(f"{path}: {_complaint(error)}") from None
+
+
+def write_config(config: Config, path: Path) -> None:
+    """Write every setting as YAML, for `read_config`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise AgentevolveError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise AgentevolveError(f"{path}: not UTF-8 text") from None
+    except yaml.YAMLError as error:
+        raise AgentevolveError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        found = "empty" if values is None else f"a {type(values).__name__}"
+        raise AgentevolveError(f"{path}: a config is a mapping of settings, this is {found}; known keys: {', '.join(Config.model_fields)}")
+    return values
+
+
+def _change(values: dict[str, Any], change: str) -> None:
+    name, equals, text = change.partition("=")
+    if not equals:
+        raise AgentevolveError(f"{change!r} is not of the form key=value, like finetune.epochs=3")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise AgentevolveError(f"{change!r}: the value is not YAML") from None
+    *groups, key = name.split(".")
+    for group in groups:
+        values = values.setdefault(group, {})
+        if not isinstance(values, dict):
+            raise AgentevolveError(f"{change!r}: {group} is not a group of settings")
+    values[key] = value
+
+
+def _complaint(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {where}; known: {', '.join(_known(first['loc'][:-1]))}"
+    return f"{where}: {first['msg']}, not {first['input']!r:.80}" if first["type"] != "missing" else f"{where} is missing"
+
+
+def _known(groups: Sequence[int | str]) -> list[str]:
+    model: type[BaseModel] = Config
+    for group in groups:
+        kind = model.model_fields[str(group)].annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            model = kind
+    return list(model.model_fields)

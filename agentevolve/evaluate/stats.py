@@ -1,0 +1,136 @@
+"""Success rates and paired differences, with 95% intervals whose coverage is tested by simulation."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from agentevolve.protocols import AgentevolveError
+from agentevolve.records import Difference, Report, Trajectory, Usage
+
+Key = tuple[str, int, int]  # task id, sample, seed: what makes two attempts comparable
+Pair = tuple[Sequence[Trajectory], Sequence[Trajectory]]
+RESAMPLES = 10_000
+BATCH = 1_000_000  # resampled values held at once: 8 MB
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """The 95% Wilson score interval of a share, in [0, 1]; with n = 0 nothing is known: (0, 1)."""
+    from scipy.stats import binomtest
+
+    if n == 0:
+        return 0.0, 1.0
+    interval = binomtest(successes, n).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def bootstrap(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
+    """The 95% percentile bootstrap interval of the mean of independent `values`; equal values give an interval of no width.
+
+    One value gives (-1, 1), the whole range of a difference: it says nothing about how others would come out.
+    """
+    import numpy as np
+    from scipy.stats import bootstrap as resample
+
+    if len(values) < 2:
+        return -1.0, 1.0
+    batch = max(1, BATCH // len(values))
+    rng = np.random.default_rng(seed)
+    data = (np.asarray(values, float),)
+    drawn = resample(data, np.mean, n_resamples=RESAMPLES, batch=batch, vectorized=True, method="percentile", rng=rng)
+    return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
+
+
+def paired(a: Sequence[Trajectory], b: Sequence[Trajectory]) -> Difference:
+    """Mean success of `b` minus that of `a` on the same attempts; the interval resamples tasks, `n` is their number.
+
+    Several attempts at a task, by sample or by seed, are averaged within the task. Raises AgentevolveError when the two do
+    not hold the same (task, sample, seed).
+    """
+    return pooled([(a, b)])
+
+
+def pooled(pairs: Sequence[Pair]) -> Difference:
+    """The paired difference over several runs (a, b) of two arms, such as one per seed.
+
+    A task is one cluster however many runs it is in, since its attempts are not independent of each other: every attempt
+    weighs in the task's mean, and tasks are resampled.
+    """
+    differences: dict[str, list[float]] = defaultdict(list)
+    for a, b in pairs:
+        before, after = _outcomes(a), _outcomes(b)
+        _check_pairing(before, after)
+        for key, success in after.items():
+            differences[key[0]].append(success - before[key])
+    if not differences:
+        raise AgentevolveError("no attempts to compare")
+    means = [sum(values) / len(values) for _, values in sorted(differences.items())]
+    low, high = bootstrap(means)
+    return Difference(mean=sum(means) / len(means), low=low, high=high, n=len(means))
+
+
+def report(
+    arm: str, trajectories: Sequence[Trajectory], baseline: Sequence[Trajectory] | None = None, versus: str = ""
+) -> Report:
+    """One arm's figures; with a baseline, called `versus`, also the paired difference to it.
+
+    An attempt that ended in an error counts as unsolved, and in `errors`: leaving it out would reward a policy that crashes
+    on hard tasks. `turns` and `reward` are means over attempts, `usage` is their sum. The success interval takes attempts as
+    independent, so with several attempts a task it is too narrow; the difference's is not.
+    """
+    return pooled_report(arm, [trajectories], None if baseline is None else [baseline], versus)
+
+
+def pooled_report(
+    arm: str, runs: Sequence[Sequence[Trajectory]], baselines: Sequence[Sequence[Trajectory]] | None = None, versus: str = ""
+) -> Report:
+    """As `report`, over several runs of an arm (one per seed) and of its baseline, in the same order."""
+    played = [attempt for run in runs for attempt in run]
+    splits = sorted({attempt.task.split for attempt in played})
+    if len(splits) != 1:
+        raise AgentevolveError(f"arm {arm!r}: a report needs attempts of one split, not of {', '.join(splits) or 'none'}")
+    n, solved = len(played), sum(attempt.solved for attempt in played)
+    low, high = wilson(solved, n)
+    return Report(
+        arm=arm,
+        policy=played[0].policy,
+        split=splits[0],
+        n=n,
+        success=solved / n,
+        low=low,
+        high=high,
+        reward=sum(attempt.reward for attempt in played if attempt.end != "error") / n,
+        turns=sum(len(attempt.turns) for attempt in played) / n,
+        errors=sum(attempt.end == "error" for attempt in played),
+        usage=sum((attempt.usage for attempt in played), Usage()),
+        versus=versus,
+        difference=None if baselines is None else pooled(_pairs(arm, baselines, runs)),
+    )
+
+
+def _pairs(arm: str, a: Sequence[Sequence[Trajectory]], b: Sequence[Sequence[Trajectory]]) -> list[Pair]:
+    if len(a) != len(b):
+        raise AgentevolveError(f"arm {arm!r}: {len(b)} runs cannot be paired with {len(a)} runs of the baseline")
+    return list(zip(a, b, strict=True))
+
+
+def _outcomes(attempts: Sequence[Trajectory]) -> dict[Key, float]:
+    outcomes: dict[Key, float] = {}
+    for attempt in attempts:
+        key = (attempt.task.id, attempt.sample, attempt.seed)
+        if key in outcomes:
+            raise AgentevolveError(f"two attempts at {_named(key)}: one arm's attempts must be one run's")
+        outcomes[key] = float(attempt.solved)
+    return outcomes
+
+
+def _check_pairing(a: dict[Key, float], b: dict[Key, float]) -> None:
+    odd = sorted(a.keys() ^ b.keys())
+    if odd:
+        raise AgentevolveError(
+            f"the two arms did not attempt the same: {len(odd)} attempts are in only one of them, such as {_named(odd[0])}"
+        )
+
+
+def _named(key: Key) -> str:
+    return f"task {key[0]!r}, sample {key[1]}, seed {key[2]}"

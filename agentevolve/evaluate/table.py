@@ -1,0 +1,68 @@
+"""Reports for reading: as a table for a terminal of 100 columns or a pipe, and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
+
+from agentevolve.records import Report
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+NOTHING = "–"
+SHOWN = 60  # characters of a name
+
+
+def table(reports: Sequence[Report], title: str) -> Table:
+    """One row an arm. Success in percent and its difference in points, each with a 95% interval; costs are means an attempt.
+
+    Seconds are those that the model was waited for.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    versus = sorted({report.versus for report in reports if report.difference})
+    difference = f"vs {plain(versus[0])}" if len(versus) == 1 and versus[0] else "difference"
+    made = Table(title=Text(plain(title)), box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0))
+    made.add_column("arm", overflow="fold", min_width=8)
+    for name in ("n", "success %", difference, "turns", "tokens", "seconds", "errors"):
+        made.add_column(Text(name), justify="right", no_wrap=name != difference, overflow="fold")
+    for report in reports:
+        made.add_row(*(Text(cell) for cell in _cells(report, named=len(versus) > 1)))
+    return made
+
+
+def to_json(reports: Sequence[Report]) -> list[JsonValue]:
+    """The reports as JSON values, every field as in the record."""
+    return [report.model_dump(mode="json") for report in reports]
+
+
+def plain(text: str) -> str:
+    """The start of `text` on one line, without what a terminal or an encoder would trip over."""
+    shown = "".join(sign if sign.isprintable() else " " for sign in text[: SHOWN + 1])
+    return shown if len(text) <= SHOWN else shown[: SHOWN - 1] + "…"
+
+
+def _cells(report: Report, named: bool) -> tuple[str, ...]:
+    return (
+        plain(report.arm),
+        f"{report.n:,}",
+        f"{report.success * 100:.0f} [{report.low * 100:.0f}, {report.high * 100:.0f}]",
+        _difference(report, named),
+        f"{report.turns:.1f}",
+        f"{report.usage.tokens / report.n:,.0f}" if report.n else NOTHING,
+        f"{report.usage.seconds / report.n:.2f}" if report.n else NOTHING,
+        f"{report.errors:,}",
+    )
+
+
+def _difference(report: Report, named: bool) -> str:
+    found = report.difference
+    if found is None:
+        return NOTHING
+    shown = f"{found.mean * 100:+.0f} [{found.low * 100:+.0f}, {found.high * 100:+.0f}]"
+    return f"{shown} vs {plain(report.versus)}" if named else shown

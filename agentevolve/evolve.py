@@ -1,0 +1,138 @@
+"""The round loop: acquire → refine → update → evaluate, a gate at the end of each round, and the test split once.
+
+There is no state but the run's journal: a killed evolution is resumed by running it again, and everything that the journal
+holds is taken from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from agentevolve.config import Config, read_config, write_config
+from agentevolve.evaluate.gate import gate
+from agentevolve.evaluate.stats import report
+from agentevolve.load import load_task_set, tasks_of
+from agentevolve.local import catalog
+from agentevolve.memory import EntryMemory, open_memory
+from agentevolve.methods.agentevolve import agentevolve
+from agentevolve.model import Budget
+from agentevolve.policy import Policy
+from agentevolve.protocols import AgentevolveError
+from agentevolve.records import Report, Task, Trajectory
+from agentevolve.rollout import ORACLE, rollout
+from agentevolve.run import JOURNAL, Run
+
+CONFIG = "config.yaml"
+STILL = ("random", "oracle", "base")  # arms that no round changes: measured once
+
+
+def evolve(config: Config, folder: Path, *, resume: bool = False, quiet: bool = False) -> list[Run]:
+    """Evolve once for each seed, in `folder` (one seed) or its subfolders `seed-N`; the runs, closed, in the order of seeds.
+
+    Raises AgentevolveError before anything is written for a config that cannot be run, a folder that holds a run (unless
+    `resume`) or another config.
+    """
+    check(config)
+    _claim(config, folder, resume)
+    runs = []
+    for seed in config.seeds:
+        place = folder if len(config.seeds) == 1 else folder / f"seed-{seed}"
+        run = Run(place, seed=seed, workers=config.workers, quiet=quiet)
+        try:
+            evolve_one(config, run)
+        finally:
+            run.close()
+        runs.append(run)
+    return runs
+
+
+def check(config: Config) -> None:
+    """Raise AgentevolveError if the config names a task set, split or model that is not there, before anything is spent."""
+    task_set = load_task_set(config.tasks)
+    for split in ("train", "val", "test") if config.test.tasks else ("train", "val"):
+        tasks_of(task_set, split, limit=1)
+    if config.model.startswith("local/"):
+        catalog.resolve(config.model.removeprefix("local/"))
+
+
+def evolve_one(config: Config, run: Run) -> Policy:
+    """All rounds with the run's seed; the policy that is in place at the end."""
+    task_set = load_task_set(config.tasks)
+    pool = tasks_of(task_set, "train")
+    train = run.rng("train tasks").sample(pool, min(config.acquire.tasks, len(pool)))
+    val = tasks_of(task_set, "val", limit=config.val.tasks)
+    held_out(train, val + (tasks_of(task_set, "test", limit=config.test.tasks) if config.test.tasks else []))
+    budget = Budget(config.max_tokens, config.max_usd)
+    base = policy = base_policy(config)
+    for number in range(1, config.rounds + 1):
+        candidate = agentevolve(policy, train, run, number, config, budget).using(round=number)
+        arms = {arm: policy_of(arm, base, candidate) for arm in config.arms}
+        policy = _evaluated(policy, arms, val, run, number, config, budget)
+    if config.test.tasks:
+        test = tasks_of(task_set, "test", limit=config.test.tasks)
+        _measure({"base": base, "in place": policy}, test, run, "test", config.test.samples, budget)
+    return policy
+
+
+def base_policy(config: Config) -> Policy:
+    """The policy before any learning."""
+    return Policy(
+        model=config.model,
+        api_base=config.api_base,
+        recall=config.recall,
+        temperature=config.temperature,
+        show_actions=config.show_actions,
+        threads=config.threads,
+    )
+
+
+def policy_of(arm: str, base: Policy, candidate: Policy) -> Policy:
+    """The policy that an arm's name stands for: what of the candidate's learning is switched on, or a control."""
+    remembering = base.using(memory=candidate.memory, as_of=candidate.as_of, round=candidate.round)
+    distilled = base.using(adapter=candidate.adapter, round=candidate.round)
+    return {
+        "random": Policy(model="random"),
+        "oracle": Policy(model=ORACLE),
+        "base": base,
+        "memory": remembering,
+        "shuffled": remembering.using(recall=base.recall.model_copy(update={"shuffled": True})),
+        "distilled": distilled,
+        "distilled+memory": remembering.using(adapter=candidate.adapter),
+    }[arm]
+
+
+def held_out(train: Sequence[Task], held: Sequence[Task]) -> None:
+    """Raise ValueError if a task that is learnt from is also measured on, by its id or by what it is made of."""
+    learnt = {(task.env, task.split, task.seed, str(task.data)) for task in train}
+    shared = [task.id for task in held if task.split == "train" or (task.env, task.split, task.seed, str(task.data)) in learnt]
+    if shared:
+        raise ValueError(f"tasks are both learnt from and held out: {', '.join(shared[:3])}")
+
+
+def _evaluated(
+    policy: Policy, arms: dict[str, Policy], val: Sequence[Task], run: Run, number: int, config: Config, budget: Budget
+) -> Policy:
+    """Measure the round's arms on `val` and let the gate decide which policy is in place after it."""
+    name = f"{number}/val"
+    in_place = {} if policy in arms.values() else {"in place": policy}
+    results = _measure(arms | in_place, val, run, name, config.val.samples, budget)
+    holder = next(arm for arm, one in (arms | in_place).items() if one == policy)
+    challengers = {arm: results[arm] for arm in ("memory", "distilled", "distilled+memory") if arm in results and arm != holder}
+    verdict = run.once(f"gate {name}", lambda: gate(results[holder], challengers, rule=config.gate.rule, margin=config.gate.margin))
+    return arms[verdict["promoted"]] if verdict["promoted"] else policy
+
+
+def _measure(
+    arms: dict[str, Policy], tasks: Sequence[Task], run: Run, name: str, samples: int, budget: Budget
+) -> dict[str, list[Trajectory]]:
+    """Every arm on the same tasks and seeds, and a report of each against the base."""
+    results = {}
+    for arm, policy in arms.items():
+        phase = f"{name.split('/')[-1]}/{arm}" if arm in STILL else f"{name}/{arm}"
+        luck = name.split("/")[-1]
+        results[arm] = rollout(policy, tasks, run, phase=phase, samples=samples, luck=luck, budget=budget)
+    baseline = results.get("base")
+    run.once(f"reports {name}", lambda: [report(arm, found, baseline, "base").model_dump(mode="json") for arm, found in results.items()])
+    return results

@@ -1,0 +1,198 @@
+"""From a name to a thing: "package.module:Attribute", a shipped environment, a task set and its tasks."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from importlib.resources import files
+from itertools import combinations
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, cast
+
+import yaml
+from pydantic import Field, JsonValue, StrictInt, ValidationError, model_validator
+
+from agentevolve.protocols import AgentevolveError, Environment
+from agentevolve.records import Record, Split, Task
+
+
+class Seeds(Record):
+    """The seeds of one split: from `seeds[0]` up to but not including `seeds[1]`, both ≥ 0."""
+
+    seeds: tuple[StrictInt, StrictInt]
+
+    @model_validator(mode="after")
+    def _rising(self) -> Seeds:
+        if not 0 <= self.seeds[0] < self.seeds[1]:
+            raise ValueError(f"{list(self.seeds)} is not [first, first after the last] with 0 ≤ first < last")
+        return self
+
+
+class Measured(Record):
+    """How often an arm that learns nothing solves the tasks: `success` of `n` tasks in [0, 1], with a 95% Wilson interval."""
+
+    arm: Literal["random", "oracle"]
+    split: Split
+    n: StrictInt
+    success: float
+    low: float
+    high: float
+    command: str
+
+
+class TaskSet(Record):
+    """Tasks of one kind: an environment, its settings (each task's `data`) and the seeds of each split."""
+
+    name: str
+    about: str
+    env: str
+    settings: dict[str, JsonValue] = Field(default_factory=dict)
+    splits: dict[Split, Seeds]
+    licence: str
+    measured: tuple[Measured, ...] = ()
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> TaskSet:
+        if not self.splits:
+            raise ValueError("splits is empty; known: train, val, test")
+        for (one, a), (other, b) in combinations(self.splits.items(), 2):
+            if max(a.seeds[0], b.seeds[0]) < min(a.seeds[1], b.seeds[1]):
+                raise ValueError(f"splits {one} {list(a.seeds)} and {other} {list(b.seeds)} share seeds")
+        return self
+
+
+def load(name: str) -> Any:
+    """The object that "package.module:Attribute" names. Raises AgentevolveError when there is none."""
+    module_name, _, attribute = name.partition(":")
+    if not attribute or not all(part.isidentifier() for part in module_name.split(".")):
+        raise AgentevolveError(f"{name!r} is not of the form package.module:Attribute")
+    found: Any = _import(module_name, f"{name!r}")
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            public = ", ".join(known for known in dir(found) if not known.startswith("_"))
+            raise AgentevolveError(f"{name!r}: there is no {part!r} in {module_name}; known: {public}")
+        found = getattr(found, part)
+    return found
+
+
+def load_environment(name: str) -> Callable[[], Environment]:
+    """What makes an environment: `name` is a shipped one or "package.module:Attribute", which is called without arguments.
+
+    Raises AgentevolveError on an unknown name (it lists the known ones) or a missing package (it says what to install).
+    """
+    make = load(name) if ":" in name else getattr(_environment_module(name), "make", None)
+    if not callable(make):
+        raise AgentevolveError(f"environment {name!r} cannot be called to make an environment")
+    return cast(Callable[[], Environment], make)
+
+
+def environments() -> list[str]:
+    """The names of the shipped environments."""
+    found = (Path(str(entry)) for entry in files("agentevolve.environments").iterdir())
+    return sorted(path.stem for path in found if path.suffix == ".py" and not path.stem.startswith("_"))
+
+
+def task_sets() -> dict[str, TaskSet]:
+    """The shipped task sets by name."""
+    return {name: _parse(path) for name, path in _shipped().items()}
+
+
+def load_task_set(name_or_path: str | Path) -> TaskSet:
+    """A shipped task set by its name, or any by the path of its YAML file.
+
+    Raises AgentevolveError with one line that names the file, the field and the known values.
+    """
+    name = str(name_or_path)
+    shipped = _shipped()
+    if name in shipped:
+        return _parse(shipped[name])
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        raise AgentevolveError(f"unknown task set {name!r}; known: {', '.join(shipped)}; or the path of a .yaml file")
+    return _parse(path)
+
+
+def tasks_of(task_set: TaskSet, split: str, limit: int | None = None, start: int = 0) -> list[Task]:
+    """The tasks of a split in the order of their seeds: `limit` of them (None: all; fewer if there are fewer) from the `start`th.
+
+    A task's id is "name/split/seed". Raises AgentevolveError on an unknown split or a negative or fractional number.
+    """
+    known = cast(dict[str, Seeds], task_set.splits)
+    if split not in known:
+        raise AgentevolveError(f"task set {task_set.name!r} has no split {split!r}; known: {', '.join(known)}")
+    for word, number in (("limit", limit), ("start", start)):
+        if number is not None and (type(number) is not int or number < 0):
+            raise AgentevolveError(f"task set {task_set.name!r}: {word} is {number!r}, not a whole number from 0")
+    chosen = range(*known[split].seeds)[start:]
+    return [_task(task_set, cast(Split, split), seed) for seed in chosen[:limit]]
+
+
+def _task(task_set: TaskSet, split: Split, seed: int) -> Task:
+    name = f"{task_set.name}/{split}/{seed}"
+    return Task(id=name, env=task_set.env, split=split, seed=seed, data=dict(task_set.settings))
+
+
+def _environment_module(name: str) -> ModuleType:
+    if ":" in name:
+        return _import(name.partition(":")[0], f"environment {name!r}")
+    if name not in environments():
+        raise AgentevolveError(f"unknown environment {name!r}; known: {', '.join(environments())}; or package.module:Attribute")
+    return _import(f"agentevolve.environments.{name}", f"environment {name!r}")
+
+
+def _import(module: str, what: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        missing = error.name or module
+        if missing.startswith("agentevolve"):
+            raise
+        if module == missing or module.startswith(f"{missing}."):
+            raise AgentevolveError(f"{what}: there is no module {missing!r}; is its folder on PYTHONPATH?") from None
+        package = missing.partition(".")[0].replace("_", "-")
+        raise AgentevolveError(f"{what} needs a package that is not installed: pip install {package}") from None
+
+
+def _shipped() -> dict[str, Path]:
+    found = (Path(str(entry)) for entry in files("agentevolve.tasks").iterdir())
+    return {path.stem: path for path in sorted(found) if path.suffix == ".yaml"}
+
+
+def _parse(path: Path) -> TaskSet:
+    try:
+        task_set = TaskSet.model_validate(_mapping(path))
+    except ValidationError as error:
+        raise AgentevolveError(f"{path}: {_first(error)}") from None
+    try:
+        if check := getattr(_environment_module(task_set.env), "check", None):
+            check(task_set.settings)
+    except AgentevolveError as error:
+        raise AgentevolveError(f"{path}: {error}") from None
+    return task_set
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    """The YAML file as a mapping; every way it can be unreadable is one line."""
+    try:
+        content = yaml.safe_load(path.read_bytes().decode("utf-8"))
+    except OSError as error:
+        raise AgentevolveError(f"{path}: cannot read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise AgentevolveError(f"{path}: not UTF-8 (byte {error.start})") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise AgentevolveError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        kind = "empty" if content is None else f"a {type(content).__name__}"
+        raise AgentevolveError(f"{path}: {kind}, not a mapping with {', '.join(TaskSet.model_fields)}")
+    return content
+
+
+def _first(error: ValidationError) -> str:
+    """The first problem as "field: what is wrong"; an unknown key lists the known ones."""
+    problem = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in problem["loc"])
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
+        message = f"unknown key; known: {', '.join(TaskSet.model_fields)}"
+    return f"{field}: {message}" if field else message

@@ -1,0 +1,204 @@
+"""A LoRA adapter on disk: the PEFT files training wrote, the same weights as GGUF for serving, and where they came from.
+
+An adapter is a folder of four files: `adapter_model.safetensors`, `adapter_config.json`, `adapter.gguf` and `agentevolve.json`
+(AdapterInfo). Weights are only ever read as safetensors: nothing here unpickles.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from agentevolve.protocols import AgentevolveError
+
+INFO, WEIGHTS, CONFIG, GGUF = "agentevolve.json", "adapter_model.safetensors", "adapter_config.json", "adapter.gguf"
+# llama.cpp's names for the linear layers of a llama block
+TENSORS = {
+    "q_proj": "attn_q",
+    "k_proj": "attn_k",
+    "v_proj": "attn_v",
+    "o_proj": "attn_output",
+    "gate_proj": "ffn_gate",
+    "up_proj": "ffn_up",
+    "down_proj": "ffn_down",
+}
+
+
+class LoraSettings(BaseModel):
+    """How to train. `batch_size` rows make one optimiser step; a row is cut after `max_length` tokens.
+
+    The learning rate rises over the first `warmup` share of the steps and falls linearly to zero over the rest.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rank: int = Field(default=16, ge=1)
+    alpha: int = Field(default=32, ge=1)
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    learning_rate: float = Field(default=5e-4, gt=0.0)
+    epochs: int = Field(default=2, ge=1)
+    batch_size: int = Field(default=8, ge=1)
+    max_length: int = Field(default=2048, ge=2)
+    warmup: float = Field(default=0.1, ge=0.0, lt=1.0)
+    weight_decay: float = Field(default=0.0, ge=0.0)
+
+
+class AdapterInfo(BaseModel):
+    """Where an adapter came from: the base it belongs to, how and on what it was trained, and its files' sha256."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base: str
+    start: str | None = None  # identity of the adapter it continues, None for one trained from the base
+    settings: LoraSettings
+    seed: int
+    examples: tuple[str, ...]
+    sources: tuple[str, ...]  # ids of the trajectories the examples came from
+    loss_first: float
+    loss_last: float
+    tokens: int
+    labelled: int
+    steps: int
+    seconds: float
+    versions: dict[str, str]
+    files: dict[str, str]
+
+    @property
+    def identity(self) -> str:
+        """The sha256 of the trained weights."""
+        return self.files[WEIGHTS]
+
+
+def read_adapter(path: Path) -> AdapterInfo:
+    """The adapter in the folder `path`, all its files checked against the hashes recorded when it was written.
+
+    Raises AgentevolveError, one line, when `path` is no adapter of ours or a file of it is missing or damaged.
+    """
+    if not (path / INFO).is_file():
+        raise AgentevolveError(f"{path}: not an adapter: a folder with {INFO} is expected")
+    try:
+        info = AdapterInfo.model_validate_json((path / INFO).read_text(encoding="utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "not UTF-8"
+        raise AgentevolveError(f"{path / INFO}: not an adapter's record: {what}") from None
+    for name in (WEIGHTS, CONFIG, GGUF):
+        if not (path / name).is_file():
+            raise AgentevolveError(f"{path}: broken adapter: {name} is missing")
+        if info.files.get(name) != sha256(path / name):
+            raise AgentevolveError(f"{path}: broken adapter: {name} is not the file that training wrote")
+    return info
+
+
+def check_base(path: Path, base: str) -> AdapterInfo:
+    """`read_adapter(path)`, and that it was trained on the base with identity `base`; else an AgentevolveError naming both."""
+    info = read_adapter(path)
+    if info.base != base:
+        raise AgentevolveError(f"adapter {path} was trained on {info.base}, not on {base}")
+    return info
+
+
+def check_start(start: Path, base: str, settings: LoraSettings) -> str:
+    """The identity of the adapter in `start`, if training on `base` can go on from it; else an AgentevolveError."""
+    info = check_base(start, base)
+    for name in ("rank", "alpha"):
+        if getattr(info.settings, name) != getattr(settings, name):
+            raise AgentevolveError(
+                f"{start}: {name} is {getattr(info.settings, name)}; it cannot go on with {getattr(settings, name)}"
+            )
+    return info.identity
+
+
+def sha256(path: Path) -> str:
+    """The hex sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digests(path: Path) -> dict[str, str]:
+    """The sha256 of each file of the adapter in `path`, for AdapterInfo.files."""
+    return {name: sha256(path / name) for name in (WEIGHTS, CONFIG, GGUF)}
+
+
+def load_weights(model: Any, start: Path) -> None:
+    """Set the LoRA weights of the PEFT model `model` to those of the adapter in `start`, which has the same rank."""
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    set_peft_model_state_dict(model, load_file(start / WEIGHTS))
+
+
+def save_weights(model: Any, out: Path, base: str) -> None:
+    """Write PEFT's two files of `model` into `out` and nothing else.
+
+    The config names the base by its identity, not by a path of this machine.
+    """
+    model.peft_config["default"].base_model_name_or_path = base
+    model.save_pretrained(out, save_embedding_layers=False)
+    for path in out.iterdir():
+        if path.name not in (WEIGHTS, CONFIG):  # PEFT's model card, the trainer's folders
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def llama_config(folder: Path) -> dict[str, Any]:
+    """The `config.json` of a transformers folder, if its model is one whose adapters can be served.
+
+    Raises AgentevolveError for another architecture: the tensor names and the order of rows below are llama's.
+    """
+    file = folder / "config.json"
+    if not file.is_file():
+        raise AgentevolveError(f"{folder}: not a transformers folder: config.json is missing")
+    config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    if config.get("model_type") != "llama":
+        raise AgentevolveError(f"{file}: model_type is {config.get('model_type')!r}; only 'llama' models can be fine-tuned")
+    return config
+
+
+def export_gguf(adapter: Path, folder: Path) -> Path:
+    """Write the PEFT adapter in `adapter`, trained on the transformers model in `folder`, as `adapter.gguf` beside it.
+
+    Returns the file. Raises AgentevolveError for a base that is no llama model or a tensor that has no name in llama.cpp.
+    """
+    import gguf
+
+    config = llama_config(folder)
+    lora = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
+    writer = gguf.GGUFWriter(adapter / GGUF, "llama")
+    writer.add_type(gguf.GGUFType.ADAPTER)
+    writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, float(lora["lora_alpha"]))
+    for name, values in _gguf_tensors(adapter / WEIGHTS, config):
+        writer.add_tensor(name, values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return adapter / GGUF
+
+
+def _gguf_tensors(file: Path, config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """llama.cpp's name and the float32 values of each tensor: `lora_a` is (rank, in), `lora_b` is (out, rank)."""
+    import numpy as np
+    from safetensors.numpy import load_file
+
+    heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
+    for name, values in sorted(load_file(file).items()):
+        # base_model.model.model.layers.<block>.<self_attn|mlp>.<linear>.lora_<A|B>.weight
+        parts = name.split(".")
+        linear, side = parts[-3], parts[-2]
+        if linear not in TENSORS or side not in ("lora_A", "lora_B"):
+            raise AgentevolveError(f"{file}: tensor {name} has no name in llama.cpp")
+        if side == "lora_B" and linear in heads:
+            values = _interleave(values, heads[linear])
+        yield f"blk.{parts[-5]}.{TENSORS[linear]}.weight.{side.lower()}", np.ascontiguousarray(values, dtype=np.float32)
+
+
+def _interleave(values: Any, heads: int) -> Any:
+    """Rows (out, rank) in llama.cpp's order: it rotates neighbouring pairs, transformers the two halves of a head."""
+    rows, rank = values.shape
+    return values.reshape(heads, 2, rows // heads // 2, rank).swapaxes(1, 2).reshape(rows, rank)

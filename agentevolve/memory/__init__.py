@@ -1,0 +1,24 @@
+"""What the agent remembers: a journal of entries that is the truth, and a nearest-neighbour index rebuilt from it.
+
+    memory = open_memory(Path("runs/coin/memory"))
+    memory.add(entries)
+    memory.recall("find the coin", env="coin", k=2)      # [(entry, similarity), ...], nearest first
+
+A memory folder holds `memory.json` (which embedding model made it), `entries.jsonl` (the journal) and `chroma/` (the index).
+"""
+
+from agentevolve.memory.embed import Embedder, HashEmbedder, MiniLM
+from agentevolve.memory.ledger import Ledger
+from agentevolve.memory.store import EntryMemory, open_memory, read_entries, read_ledger, read_stats
+
+__all__ = [
+    "Embedder",
+    "EntryMemory",
+    "HashEmbedder",
+    "Ledger",
+    "MiniLM",
+    "open_memory",
+    "read_entries",
+    "read_ledger",
+    "read_stats",
+]

@@ -1,0 +1,95 @@
+"""A memory's folder: its files, what `memory.json` says about it, and the lock that lets one process at a time open it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from agentevolve.memory.embed import Embedder
+from agentevolve.protocols import AgentevolveError
+
+FORMAT = 1
+ABOUT, JOURNAL, INDEX, LOCK, DRAFT = "memory.json", "entries.jsonl", "chroma", "lock", "memory.json.new"
+
+
+def prepare(folder: Path, embedder: Embedder, create: bool) -> int:
+    """Lock the memory in `folder` for this process, making it first if `create` and there is nothing; return the lock.
+
+    Raises AgentevolveError when the folder holds something else, cannot be written, or is open elsewhere.
+    """
+    try:
+        if create and _is_vacant(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        elif not (folder / ABOUT).is_file():
+            raise not_a_memory(folder)
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise AgentevolveError(f"memory {folder}: cannot write: {error.strerror or error}") from None
+    try:
+        _lock(descriptor, folder)
+        if not (folder / ABOUT).is_file():
+            _write_about(folder, embedder)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def about(folder: Path) -> dict[str, str]:
+    """What `memory.json` says: `embedding_model` and `embedding_identity`."""
+    path = folder / ABOUT
+    if not path.is_file():
+        raise not_a_memory(folder)
+    try:
+        match json.loads(path.read_bytes()):
+            case {"format": int() as version} if version != FORMAT:
+                raise AgentevolveError(f"{path}: format: {version} is not known; this version reads format {FORMAT}")
+            case {"embedding_model": str() as model, "embedding_identity": str() as identity}:
+                return {"embedding_model": model, "embedding_identity": identity}
+    except ValueError:
+        pass
+    raise AgentevolveError(f"{path}: damaged: expected the fields format, embedding_model and embedding_identity")
+
+
+def check_model(folder: Path, embedder: Embedder) -> None:
+    """Raise AgentevolveError when the memory was made with another embedding model."""
+    said = about(folder)
+    made, given = (said["embedding_model"], said["embedding_identity"]), (embedder.name, embedder.identity)
+    if made != given:
+        raise AgentevolveError(
+            f"{folder / ABOUT}: embedding_model: this memory was made with {made[0]} ({made[1]}) "
+            f"and cannot be searched with {given[0]} ({given[1]})"
+        )
+
+
+def not_a_memory(folder: Path) -> AgentevolveError:
+    """The error for a folder that is no memory, saying why."""
+    why = f"it has no {ABOUT}" if folder.is_dir() else "it is not a folder" if folder.exists() else "it does not exist"
+    return AgentevolveError(f"{folder}: not a memory: {why}")
+
+
+def _is_vacant(folder: Path) -> bool:
+    return not folder.exists() or (folder.is_dir() and {path.name for path in folder.iterdir()} <= {LOCK, DRAFT})
+
+
+def _write_about(folder: Path, embedder: Embedder) -> None:
+    said = {"format": FORMAT, "embedding_model": embedder.name, "embedding_identity": embedder.identity}
+    (folder / DRAFT).write_text(json.dumps(said, indent=2) + "\n", "utf-8")
+    os.replace(folder / DRAFT, folder / ABOUT)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    """Take the operating system's lock, which ends with the process however that ends."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise AgentevolveError(f"memory {folder} is open in another process, or twice in this one") from None

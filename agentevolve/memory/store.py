@@ -1,0 +1,175 @@
+"""A memory on disk: entries are appended to its journal, and recalled by the nearness of their keys."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from agentevolve.memory.embed import Embedder, MiniLM
+from agentevolve.memory.folder import INDEX, JOURNAL, about, check_model, prepare
+from agentevolve.memory.ledger import Ledger, Shelf, key_id
+from agentevolve.protocols import AgentevolveError
+from agentevolve.records import Entry
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from agentevolve.memory.index import Index
+
+
+class EntryMemory:
+    """A memory that is open for reading and writing: `open_memory` gives one, and `close` gives its folder back.
+
+    Safe to use from several threads. New entries are on disk when `add` returns and indexed at the next recall, so that
+    neither `add` nor `entries` nor `stats` loads the index or the embedding model.
+    """
+
+    def __init__(self, folder: Path, embedder: Embedder, lock: int) -> None:
+        self.folder = folder
+        self._embedder = embedder
+        self._ledger = Ledger(folder / JOURNAL)
+        self._os_lock: int | None = lock
+        self._lock = threading.RLock()
+        self._index: Index | None = None
+        self._pending: list[Entry] = []
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        """Append entries; an id that is already there, retired or not, is left as it is."""
+        with self._lock:
+            self._pending += self._ledger.add(entries)
+
+    def retire(self, id: str, round: int, why: str) -> None:
+        """From `round` on, do not recall the entry. Raises AgentevolveError for an unknown id; the first retirement stands."""
+        self._ledger.retire(id, round, why)
+
+    def entries(self, as_of: int | None = None, kind: str | None = None, env: str | None = None) -> list[Entry]:
+        """The entries that are there now, or as of a round (added and not retired at a round <= as_of), oldest first."""
+        return self._ledger.entries(as_of, kind, env)
+
+    def recall(self, query: str, *, env: str, k: int, as_of: int | None = None, kind: str = "demo") -> list[tuple[Entry, float]]:
+        """The k entries of `env` and `kind` nearest to `query`, nearest first, with their cosine similarity in [-1, 1].
+
+        Entries that are equally near come in the order of their ids, so the same memory gives the same answer. The search is
+        approximate: of the true five nearest among 10,000 random vectors, the hardest case, 0.99 were found.
+        """
+        index, vector = self._ready(), self._embedder.embed([query])[0]
+        return self._nearest(index, (env, kind), vector, k, as_of)
+
+    def search(self, query: str, k: int) -> list[tuple[Entry, float]]:
+        """The k entries nearest to `query` over all environments and kinds, nearest first, with their cosine similarity."""
+        index, vector = self._ready(), self._embedder.embed([query])[0]
+        found = [hit for shelf in self._ledger.shelves() for hit in self._nearest(index, shelf, vector, k, None)]
+        return sorted(found, key=_nearest_first)[:k]
+
+    def stats(self) -> dict[str, Any]:
+        """Counts by kind, env and round, the retired ones, the embedding model, and the folder's size in bytes."""
+        return _stats(self.folder, self._ledger)
+
+    def rebuild(self) -> int:
+        """Delete the index and build it from the journal; return how many distinct keys it holds."""
+        from agentevolve.memory.index import open_index, remove_index
+
+        with self._lock:
+            if self._index:
+                self._index.abandon()
+                self._index = None
+            remove_index(self.folder / INDEX)
+            self._index = open_index(self.folder / INDEX, self._embedder, self._ledger.shelves())
+            self._pending.clear()
+            return sum(len(ids) for ids in self._index.ids().values())
+
+    def close(self) -> None:
+        """Write the index out and let other processes open the memory. Closing twice is allowed."""
+        with self._lock:
+            if self._index:
+                self._index.close()
+                self._index = None
+            if self._os_lock is not None:
+                os.close(self._os_lock)
+                self._os_lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _ready(self) -> Index:
+        from agentevolve.memory.index import open_index
+
+        with self._lock:
+            if self._os_lock is None:
+                raise AgentevolveError(f"memory {self.folder} was closed")
+            if self._index is None:
+                self._index = open_index(self.folder / INDEX, self._embedder, self._ledger.shelves())
+            else:
+                self._index_pending(self._index)
+            self._pending.clear()
+            return self._index
+
+    def _index_pending(self, index: Index) -> None:
+        new: dict[Shelf, dict[str, str]] = {}
+        for entry in self._pending:
+            new.setdefault((entry.env, entry.kind), {})[key_id(entry.key)] = entry.key
+        for shelf, keys in new.items():
+            index.add(shelf, keys)
+
+    def _nearest(
+        self, index: Index, shelf: Shelf, vector: NDArray[np.float32], k: int, as_of: int | None
+    ) -> list[tuple[Entry, float]]:
+        n = max(16, 2 * k)
+        while k > 0:
+            hits = index.nearest(shelf, vector, n)
+            held = [(entry, near) for id, near in hits for entry in self._ledger.under(shelf, id)]
+            found = sorted(((entry, near) for entry, near in held if self._ledger.present(entry, as_of)), key=_nearest_first)
+            # what lies beyond the last hit may be as near as that hit, and then come before it by its id
+            settled = len(found) >= k and found[k - 1][1] > hits[-1][1]
+            if settled or len(hits) < n:
+                return found[:k]
+            n *= 2
+        return []
+
+
+def open_memory(folder: Path, *, create: bool = True, embedder: Embedder | None = None) -> EntryMemory:
+    """Open the memory in `folder` for this process; with `create`, a missing or empty folder becomes one.
+
+    The embedder is MiniLM unless another is given. Raises AgentevolveError when the folder holds something else, was made
+    with another embedding model, is damaged, or is open elsewhere.
+    """
+    embedder = embedder or MiniLM()
+    lock = prepare(folder, embedder, create)
+    try:
+        check_model(folder, embedder)
+        return EntryMemory(folder, embedder, lock)
+    except BaseException:
+        os.close(lock)
+        raise
+
+
+def read_ledger(folder: Path) -> Ledger:
+    """What the memory's journal says, retired entries included: without index or model, also while another process writes."""
+    about(folder)
+    return Ledger(folder / JOURNAL)
+
+
+def read_entries(folder: Path, *, as_of: int | None = None, kind: str | None = None, env: str | None = None) -> list[Entry]:
+    """The entries of the memory in `folder`, as `EntryMemory.entries` gives them, without opening it."""
+    return read_ledger(folder).entries(as_of, kind, env)
+
+
+def read_stats(folder: Path) -> dict[str, Any]:
+    """The figures of the memory in `folder`, as `EntryMemory.stats` gives them, without opening it."""
+    return _stats(folder, read_ledger(folder))
+
+
+def _nearest_first(hit: tuple[Entry, float]) -> tuple[float, str]:
+    return -hit[1], hit[0].id
+
+
+def _stats(folder: Path, ledger: Ledger) -> dict[str, Any]:
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return ledger.stats() | {"embedding_model": about(folder)["embedding_model"], "bytes": size}

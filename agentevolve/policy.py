@@ -1,0 +1,58 @@
+"""What acts: a model, perhaps an adapter, perhaps a memory, and how they are asked. Frozen; an update returns a new one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from agentevolve.records import PolicyStamp, Record
+
+
+class Recall(Record):
+    """How memory is asked: `k` demos and `reflections` nearest to the task, within `tokens` (about four characters each).
+
+    `shuffled` is the control arm: as many entries, drawn at random from those that are *not* the nearest.
+    """
+
+    k: int = Field(default=1, ge=0)
+    reflections: int = Field(default=0, ge=0)
+    tokens: int = Field(default=500, ge=0)
+    shuffled: bool = False
+
+
+class Policy(Record):
+    """A model and how it acts. `adapter` and `memory` are folders; `as_of` is the last round whose entries are recalled.
+
+    `epsilon` is the probability, in [0, 1], that a step takes an admissible action uniformly at random instead of asking
+    the model: exploration, as in ε-greedy. `show_actions` lists the admissible actions in the prompt.
+    """
+
+    model: str
+    api_base: str | None = None
+    adapter: str | None = None
+    memory: str | None = None
+    as_of: int | None = None
+    recall: Recall = Recall()
+    temperature: float = Field(default=0.7, ge=0)
+    epsilon: float = Field(default=0.0, ge=0, le=1)
+    show_actions: bool = True
+    max_tokens: int = Field(default=64, gt=0)
+    threads: int | None = None
+    round: int = 0
+
+    def stamp(self) -> PolicyStamp:
+        """What a trajectory says of the policy that made it; folders by their names, so that a run can be moved."""
+        return PolicyStamp(
+            model=self.model,
+            adapter=Path(self.adapter).name if self.adapter else None,
+            memory=("shuffled " if self.recall.shuffled else "") + f"as of round {self.as_of}" if self.memory else None,
+            round=self.round,
+            temperature=self.temperature,
+            epsilon=self.epsilon,
+            show_actions=self.show_actions,
+        )
+
+    def using(self, **changes: object) -> Policy:
+        """The same policy with some fields changed, checked like a new one."""
+        return Policy.model_validate(self.model_dump() | changes)

@@ -1,0 +1,86 @@
+"""What a part must do. Anything with these methods is one: no base class, no registration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from agentevolve.records import Entry, Message, Task, Usage
+
+
+class AgentevolveError(Exception):
+    """A user's mistake or an unusable outside part, as one clear line. The command line prints it and exits with code 2."""
+
+
+class BudgetExceeded(AgentevolveError):
+    """The next model call would pass the run's limit of tokens or dollars."""
+
+
+class Step(NamedTuple):
+    """Gymnasium's five: after `terminated` the task is over by its own rules, after `truncated` by a limit."""
+
+    observation: str
+    reward: float
+    terminated: bool
+    truncated: bool
+    info: dict[str, Any]
+
+
+@runtime_checkable
+class Environment(Protocol):
+    """A text world. One object plays one task at a time; the same task gives the same world in any process.
+
+    `info["actions"]` lists the admissible actions where the world has them (absent or empty: free text).
+    `info["score"]` is the score so far in [0, 1]; rewards are its differences, so they sum to the final score.
+    A malformed action is answered with an observation, never an exception. An exception means that the world itself broke.
+    `info["notes"]`, after reset, is the standing description of the game's goal, shown once to the agent.
+    """
+
+    def reset(self, task: Task) -> tuple[str, dict[str, Any]]:
+        """Start `task`; return its first observation and info."""
+
+    def step(self, action: str) -> Step:
+        """Take one action."""
+
+    def oracle(self, task: Task) -> list[str]:
+        """Actions that solve `task` from its start, for measuring the ceiling; never shown to an agent."""
+
+    def close(self) -> None:
+        """Give back what the world holds (a process, a file). Closing twice is allowed."""
+
+
+class Reply(NamedTuple):
+    """A model's answer and what it cost."""
+
+    text: str
+    usage: Usage
+
+
+class Model(Protocol):
+    """A chat model."""
+
+    name: str
+
+    def complete(
+        self,
+        messages: Sequence[Message],
+        *,
+        choices: Sequence[str] = (),
+        temperature: float = 0.0,
+        max_tokens: int = 64,
+        seed: int = 0,
+    ) -> Reply:
+        """Answer `messages`. With `choices` the answer is one of them, as far as the backend can be held to it."""
+
+    def close(self) -> None:
+        """Give back what the model holds (a server). Closing twice is allowed."""
+
+
+class Memory(Protocol):
+    """A store of entries; the journal is the truth, the index a cache of it."""
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        """Append entries; an id that is already there is left as it is."""
+
+    def recall(self, query: str, *, env: str, k: int, as_of: int | None = None, kind: str = "demo") -> list[tuple[Entry, float]]:
+        """The k entries of `env` and `kind` nearest to `query`, nearest first, with their cosine similarity."""

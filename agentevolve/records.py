@@ -1,0 +1,172 @@
+"""The words of the house as frozen records: what happened, what is remembered, what is trained on, what was measured.
+
+Every record is immutable, refuses unknown fields and survives a JSON round trip unchanged, so a journal line is a record.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+SOLVED = 1.0 - 1e-9  # the reward from which an attempt counts as a success
+
+
+class Record(BaseModel):
+    """A frozen value with a JSON round trip; unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Message(Record):
+    """One chat message: what the model is shown, or what it said."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Usage(Record):
+    """What something cost. Tokens as the backend counted them; `cached` of the prompt's tokens came from a prompt cache."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    usd: float = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        """The field-wise sum."""
+        mine, theirs = self.model_dump(), other.model_dump()
+        return Usage(**{name: mine[name] + theirs[name] for name in mine})
+
+    @property
+    def tokens(self) -> int:
+        """Tokens the backend worked on: prompt (cached or not) and completion."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+class Task(Record):
+    """One problem in one environment. `data` configures the environment and is never shown to the agent."""
+
+    id: str
+    env: str
+    split: Split
+    seed: int = 0
+    prompt: str = ""
+    data: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class Turn(Record):
+    """One action and what came back: the next observation, its reward and the actions it admits (empty: free text)."""
+
+    action: str
+    observation: str
+    actions: tuple[str, ...] = ()
+    reward: float = 0.0
+    usage: Usage = Usage()
+    info: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class PolicyStamp(Record):
+    """Which policy acted, and how it was asked: enough to find it again and to render what it saw."""
+
+    model: str
+    adapter: str | None = None
+    memory: str | None = None
+    round: int = 0
+    temperature: float = 0.0
+    epsilon: float = 0.0
+    show_actions: bool = True
+
+
+class Trajectory(Record):
+    """One finished attempt at one task, with everything the agent saw.
+
+    `context` is the recalled text as shown (its entries' ids in `recalled`) and stays outside `prompt`, so that distillation
+    can strip or keep it. `reward` is the environment's final score in [0, 1]. An attempt that failed for a reason outside the
+    agent (a dead environment, a refusing backend) has end="error" and says why in `error`; it is never trained on.
+    """
+
+    id: str
+    task: Task
+    policy: PolicyStamp
+    phase: str
+    sample: int = 0
+    seed: int = 0
+    system: str = ""
+    prompt: str = ""
+    actions: tuple[str, ...] = ()
+    recalled: tuple[str, ...] = ()
+    context: str = ""
+    turns: tuple[Turn, ...] = ()
+    reward: float = Field(default=0.0, ge=0.0, le=1.0)
+    end: Literal["terminated", "truncated", "error"]
+    error: str = ""
+    seconds: float = 0.0
+
+    @property
+    def solved(self) -> bool:
+        """Whether the attempt reached the full reward."""
+        return self.end != "error" and self.reward >= SOLVED
+
+    @property
+    def usage(self) -> Usage:
+        """What the attempt's model calls cost."""
+        return sum((turn.usage for turn in self.turns), Usage())
+
+
+class Entry(Record):
+    """One thing in memory. It is found by `key` and shown as `text`; `sources` are ids of the trajectories it came from."""
+
+    id: str
+    kind: Literal["demo", "reflection", "insight", "workflow", "skill"]
+    key: str
+    text: str
+    env: str
+    round: int = 0
+    reward: float = 0.0
+    sources: tuple[str, ...] = ()
+
+
+class Example(Record):
+    """One training row: a conversation of which only the last assistant messages from `prompt` on are learnt.
+
+    `prompt` ends before the first learnt action; `completion` alternates assistant (labelled) and user (unlabelled) messages.
+    """
+
+    id: str
+    prompt: tuple[Message, ...]
+    completion: tuple[Message, ...]
+    rejected: tuple[Message, ...] | None = None
+    weight: float = 1.0
+    sources: tuple[str, ...] = ()
+
+
+class Difference(Record):
+    """A paired difference of mean success between two policies on the same tasks and seeds, with a 95% bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+class Report(Record):
+    """One policy measured on one split. `success` is a share of attempts in [0, 1] with a 95% Wilson interval."""
+
+    arm: str
+    policy: PolicyStamp
+    split: Split
+    n: int
+    success: float
+    low: float
+    high: float
+    reward: float
+    turns: float
+    errors: int = 0
+    usage: Usage = Usage()
+    versus: str = ""
+    difference: Difference | None = None

@@ -1,0 +1,101 @@
+"""A run: one directory, one seed, one append-only journal. What the journal holds is done and is never paid for again.
+
+    RUN/config.yaml      what was asked for, every default resolved
+    RUN/journal.jsonl    trajectories, examples, reports and gate decisions, in the order in which they happened
+    RUN/memory/          the entries (a journal of their own, and the index made from it)
+    RUN/adapters/        one folder for each fine-tuning
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from agentevolve.journal import Journal
+from agentevolve.protocols import AgentevolveError
+from agentevolve.records import Report, Trajectory
+
+Part = TypeVar("Part")
+JOURNAL = "journal.jsonl"
+
+
+class Run:
+    """The run in `folder`, new or resumed. `workers` attempts run side by side; `quiet` hides the progress bars.
+
+    Opening it reads the whole journal. Raises AgentevolveError naming file and line where that is damaged.
+    """
+
+    def __init__(self, folder: Path, *, seed: int = 0, workers: int = 4, quiet: bool = False) -> None:
+        self.folder, self.seed, self.workers, self.quiet = folder, seed, workers, quiet
+        self.journal = Journal(folder / JOURNAL)
+        self.trajectories: dict[str, Trajectory] = {}
+        self.facts: dict[str, Any] = {}
+        self._parts: dict[str, tuple[str, Any]] = {}
+        self._lock = threading.Lock()
+        for number, line in enumerate(self.journal.read(), 1):
+            self._take(line, number)
+
+    def add(self, trajectory: Trajectory) -> None:
+        """Journal a finished attempt; a second one of the same id is refused."""
+        with self._lock:
+            if trajectory.id in self.trajectories:
+                raise ValueError(f"trajectory {trajectory.id} is journalled already")
+            self.journal.append({"kind": "trajectory", "data": trajectory.model_dump(mode="json")})
+            self.trajectories[trajectory.id] = trajectory
+
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """The JSON value journalled under `name`, made and journalled now if it is not there yet."""
+        if name not in self.facts:
+            value = make()
+            self.journal.append({"kind": "fact", "name": name, "data": value})
+            self.facts[name] = value
+        return self.facts[name]
+
+    def reports(self) -> dict[str, list[Report]]:
+        """The reports of each evaluation, by its name (`round 1 val`, …), in order."""
+        found = {name.removeprefix("reports "): value for name, value in self.facts.items() if name.startswith("reports ")}
+        return {name: [Report.model_validate(report) for report in reports] for name, reports in found.items()}
+
+    def derive(self, *parts: object) -> int:
+        """A seed of 31 bits that depends on the run's seed and `parts` alone."""
+        text = "/".join(map(str, (self.seed, *parts)))
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+    def rng(self, *parts: object) -> random.Random:
+        """A generator seeded by `derive(*parts)`."""
+        return random.Random(self.derive(*parts))
+
+    def part(self, kind: str, key: str, make: Callable[[], Part]) -> Part:
+        """The run's open part of this kind (its model, its memory). Another key closes the one before and opens anew."""
+        with self._lock:
+            held_key, held = self._parts.get(kind, ("", None))
+            if held is None or held_key != key:
+                if held is not None:
+                    held.close()
+                held = make()
+                self._parts[kind] = (key, held)
+            return held  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """Close the open parts. Closing twice is allowed."""
+        with self._lock:
+            for _, part in self._parts.values():
+                part.close()
+            self._parts.clear()
+
+    def _take(self, line: dict[str, Any], number: int) -> None:
+        try:
+            if line["kind"] == "trajectory":
+                trajectory = Trajectory.model_validate(line["data"])
+                self.trajectories[trajectory.id] = trajectory
+            else:
+                self.facts[line["name"]] = line["data"]
+        except (KeyError, ValidationError) as error:
+            why = str(error).splitlines()[0]
+            raise AgentevolveError(f"{self.journal.path}:{number}: not a line of a run's journal ({why}); nothing was changed") from None

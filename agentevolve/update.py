@@ -1,0 +1,64 @@
+"""Phase 3, update: a new policy, from entries (in context) or from examples (in weights) (survey 2404.14387, section 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agentevolve.local import catalog
+from agentevolve.local.adapter import read_adapter
+from agentevolve.local.train import LoraSettings, train_lora
+from agentevolve.memory import EntryMemory, open_memory
+from agentevolve.policy import Policy
+from agentevolve.progress import progress
+from agentevolve.prompting import conversation
+from agentevolve.protocols import AgentevolveError
+from agentevolve.records import Entry, Example, Trajectory
+from agentevolve.refine import learnable
+from agentevolve.run import Run
+
+
+def remember(policy: Policy, entries: Sequence[Entry], run: Run, round: int) -> Policy:
+    """The policy with `entries` in the run's memory, recalling everything up to `round`."""
+    folder = run.folder / "memory"
+    memory: EntryMemory = run.part("memory", str(folder.resolve()), lambda: open_memory(folder))
+    memory.add(entries)
+    return policy.using(memory=str(folder), as_of=round)
+
+
+def examples(trajectories: Sequence[Trajectory], *, keep_memory: bool = False) -> list[Example]:
+    """One training row for each solved trajectory, of which the agent's own actions are learnt.
+
+    With `keep_memory` the recalled entries stay in the prompt; without, they are stripped (context distillation).
+    """
+    rows = []
+    for trajectory in learnable(trajectories):
+        if trajectory.solved:
+            prompt, completion = conversation(trajectory, keep_context=keep_memory)
+            rows.append(Example(id=trajectory.id, prompt=tuple(prompt), completion=tuple(completion), sources=(trajectory.id,)))
+    return rows
+
+
+def finetune(policy: Policy, rows: Sequence[Example], run: Run, name: str, settings: LoraSettings) -> Policy:
+    """The policy with a new adapter, trained on `rows` from the base, in the run's folder `adapters/name`.
+
+    An adapter that is there already (a resumed run) is taken as it is. Without rows the policy comes back unchanged.
+    Raises AgentevolveError for a model whose weights are not on this machine.
+    """
+    if not rows:
+        return policy
+    out = run.folder / "adapters" / name
+    base = local_base(policy.model)
+    if out.exists():
+        read_adapter(out)
+    else:
+        with progress("fine-tuning", len(rows) * settings.epochs, quiet=run.quiet) as advance:
+            folder = catalog.training_folder(base)
+            train_lora(folder, rows, out, settings, seed=run.derive("finetune", name), base=base.identity, progress=advance)
+    return policy.using(adapter=str(out))
+
+
+def local_base(model: str) -> catalog.LocalModel:
+    """The local model behind `model`. Raises AgentevolveError for any other backend."""
+    if not model.startswith("local/"):
+        raise AgentevolveError(f"only a local model can be fine-tuned, not {model!r}; known: local/{', local/'.join(catalog.names())}")
+    return catalog.resolve(model.removeprefix("local/"))

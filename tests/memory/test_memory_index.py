@@ -1,0 +1,207 @@
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agentevolve.memory import EntryMemory, HashEmbedder, open_memory, read_ledger
+from agentevolve.memory.embed import unit
+from agentevolve.memory.index import SCANNED, collection_name, open_index
+from agentevolve.protocols import AgentevolveError
+from agentevolve.records import Entry
+
+WRITER = """
+import sys
+from pathlib import Path
+from agentevolve.memory import HashEmbedder, open_memory
+from agentevolve.records import Entry
+memory = open_memory(Path(sys.argv[1]), embedder=HashEmbedder())
+start = len(memory.entries())
+for i in range(start, start + 100_000, 7):
+    memory.add([Entry(id=str(j), kind="demo", key=f"key {j} of {j % 13}", text="t" * 500, env="coin") for j in range(i, i + 7)])
+    memory.recall(f"key {i} of", env="coin", k=2)
+    print(i, flush=True)
+"""
+
+
+class Counting(HashEmbedder):
+    """Counts the texts it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def embed(self, texts):
+        self.asked += len(texts)
+        return super().embed(texts)
+
+
+def filled(folder: Path, keys: list[str]) -> None:
+    with open_memory(folder, embedder=HashEmbedder()) as memory:
+        memory.add([Entry(id=key, kind="demo", key=key, text="t", env="coin") for key in keys])
+        memory.recall("x", env="coin", k=1)
+
+
+def recalled(folder: Path, embedder=None) -> dict[str, float]:
+    with open_memory(folder, embedder=embedder or HashEmbedder()) as memory:
+        return {hit.id: near for hit, near in memory.recall("key 3", env="coin", k=10_000)}
+
+
+def indexed(folder: Path) -> dict[str, set[str]]:
+    """What the index on disk holds, after the memory was opened, used and closed."""
+    with open_memory(folder, embedder=HashEmbedder()) as memory:
+        memory.recall("x", env="coin", k=1)
+    index = open_index(folder / "chroma", HashEmbedder(), read_ledger(folder).shelves())
+    try:
+        return index.ids()
+    finally:
+        index.close()
+
+
+def journaled(folder: Path) -> dict[str, set[str]]:
+    return {collection_name(shelf): set(keys) for shelf, keys in read_ledger(folder).shelves().items()}
+
+
+def test_the_index_equals_the_journal_after_kills_in_mid_add(tmp_path: Path):
+    rng = random.Random(0)
+    for _ in range(3):
+        child = subprocess.Popen([sys.executable, "-c", WRITER, tmp_path / "m"], stdout=subprocess.PIPE, text=True)
+        acknowledged = [child.stdout.readline() for _ in range(rng.randrange(1, 40))]
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+        ledger = read_ledger(tmp_path / "m")
+        assert ledger.get(str(int(acknowledged[-1]) + 6)), "what was acknowledged is there"
+        assert indexed(tmp_path / "m") == journaled(tmp_path / "m")
+        assert len(recalled(tmp_path / "m")) == ledger.size
+
+
+def test_an_index_that_was_closed_is_used_again_and_one_that_was_not_is_rebuilt(tmp_path: Path):
+    keys = [f"key {i}" for i in range(40)]
+    filled(tmp_path / "m", keys)
+    counting = Counting()
+    assert set(recalled(tmp_path / "m", counting)) == set(keys)
+    assert counting.asked == 1  # the query alone
+    (tmp_path / "m" / "chroma" / "closed").unlink()
+    assert set(recalled(tmp_path / "m", counting)) == set(keys)
+    assert counting.asked == 1 + 1 + len(keys)
+
+
+def test_the_index_follows_a_journal_that_changed_while_it_was_closed(tmp_path: Path):
+    filled(tmp_path / "m", ["key 1", "key 2", "key 3"])
+    journal = tmp_path / "m" / "entries.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    other = lines[0].replace('"coin"', '"twc"').replace("key 1", "key 9")
+    journal.write_text(lines[0] + lines[2] + other)
+    assert set(recalled(tmp_path / "m")) == {"key 1", "key 3"}
+    assert indexed(tmp_path / "m") == journaled(tmp_path / "m")
+    journal.write_text(other)
+    assert recalled(tmp_path / "m") == {}
+    assert indexed(tmp_path / "m") == journaled(tmp_path / "m")
+
+
+def test_equal_keys_share_one_vector(tmp_path: Path):
+    with open_memory(tmp_path / "m", embedder=HashEmbedder()) as memory:
+        memory.add([Entry(id=str(i), kind="demo", key=f"key {i % 3}", text="t", env="coin", round=i) for i in range(300)])
+        assert memory.rebuild() == 3
+        assert [hit.id for hit, _ in memory.recall("key 1", env="coin", k=3, as_of=4)] == ["1", "4", "0"]
+
+
+@pytest.mark.parametrize("how", ["garbage", "cut", "gone", "empty folder", "file"])
+def test_an_unreadable_index_is_rebuilt(tmp_path: Path, how: str):
+    keys = [f"key {i} {i % 7}" for i in range(1100)]  # enough for Chroma to write its graph out
+    filled(tmp_path / "m", keys)
+    expected, chroma = recalled(tmp_path / "m"), tmp_path / "m" / "chroma"
+    for path in sorted(path for path in chroma.rglob("*") if path.is_file()):
+        size = path.stat().st_size if path.exists() else 0
+        match how:
+            case "garbage":
+                path.write_bytes(random.Random(0).randbytes(max(size, 40)))
+            case "cut":
+                os.truncate(path, size // 2)
+            case "gone":
+                path.unlink()
+    if how in ("empty folder", "file"):
+        shutil.rmtree(chroma)
+        chroma.write_text("not a folder") if how == "file" else chroma.mkdir()
+    assert recalled(tmp_path / "m") == expected
+
+
+def test_damage_to_one_file_of_the_index_is_noticed(tmp_path: Path):
+    filled(tmp_path / "m", [f"key {i} {i % 7}" for i in range(1100)])
+    expected, chroma = recalled(tmp_path / "m"), tmp_path / "m" / "chroma"
+    names = [path.name for path in chroma.rglob("*") if path.is_file() and path.name != "closed"]
+    assert {"chroma.sqlite3", "data_level0.bin"} <= set(names)
+    for name in names:
+        [path] = chroma.rglob(name)
+        path.write_bytes(random.Random(0).randbytes(max(path.stat().st_size, 40)))
+        assert recalled(tmp_path / "m") == expected, name
+
+
+def test_an_index_that_is_a_link_is_not_deleted(tmp_path: Path):
+    filled(tmp_path / "m", ["key 1"])
+    shutil.rmtree(tmp_path / "m" / "chroma")
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "precious").write_text("x")
+    (tmp_path / "m" / "chroma").symlink_to(tmp_path / "else")
+    with pytest.raises(AgentevolveError, match="chroma: is a link"):
+        recalled(tmp_path / "m")
+    assert (tmp_path / "else" / "precious").read_text() == "x"
+
+
+def test_an_embedder_that_fails_loses_nothing(tmp_path: Path):
+    class Moody(HashEmbedder):
+        broken = False
+
+        def embed(self, texts):
+            if self.broken:
+                raise AgentevolveError("out of vectors")
+            return super().embed(texts)
+
+    def found(memory: EntryMemory) -> list[str]:
+        return sorted(hit.id for hit, _ in memory.recall("key", env="coin", k=9))
+
+    moody = Moody()
+    with open_memory(tmp_path / "m", embedder=moody) as memory:
+        for broken_id, whole_id in (("a", "b"), ("c", "d")):
+            moody.broken = True
+            memory.add([Entry(id=broken_id, kind="demo", key=broken_id, text="t", env="coin")])
+            with pytest.raises(AgentevolveError, match="out of vectors"):
+                found(memory)
+            moody.broken = False
+            memory.add([Entry(id=whole_id, kind="demo", key=whole_id, text="t", env="coin")])
+            assert {broken_id, whole_id} <= set(found(memory))
+    with open_memory(tmp_path / "m", embedder=moody) as memory:
+        assert found(memory) == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("env", ["", "a", "A" * 2000, "../..", "ä😀", "twc", "twc ", "TWC"])
+def test_collection_names_are_allowed_and_distinct(env: str):
+    name = collection_name((env, "demo"))
+    assert (
+        3 <= len(name) <= 512 and name[0].isalnum() and name[-1].isalnum() and name.replace("-", "").isalnum() and name.isascii()
+    )
+    assert name not in {collection_name((other, "demo")) for other in ("x", "twc  ", "Twc")}
+
+
+def test_a_collection_too_large_to_scan_finds_nearly_all_of_the_true_nearest(tmp_path: Path):
+    class Drawn(HashEmbedder):
+        def embed(self, texts):
+            return unit(np.stack([np.random.default_rng(int(text)).normal(size=64) for text in texts]))
+
+    shelf, n = ("coin", "demo"), SCANNED + 200
+    index = open_index(tmp_path / "chroma", Drawn(), {shelf: {str(i): str(i) for i in range(n)}})
+    vectors = Drawn().embed([str(i) for i in range(n)])
+    found = []
+    for query in Drawn().embed([str(n + i) for i in range(40)]):
+        truth = np.sort(vectors @ query)[::-1][:10]
+        found += [
+            near == pytest.approx(true, abs=1e-5) for (_, near), true in zip(index.nearest(shelf, query, 10), truth, strict=True)
+        ]
+        assert [near for _, near in index.nearest(shelf, query, n)] == pytest.approx(np.sort(vectors @ query)[::-1], abs=1e-5)
+    index.close()
+    assert np.mean(found) > 0.97
