@@ -122,7 +122,9 @@ def _mapping(path: Path) -> dict[str, Any]:
         raise AgentevolveError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         found = "empty" if values is None else f"a {type(values).__name__}"
-        raise AgentevolveError(f"{path}: a config is a mapping of settings, this is {found}; known keys: {', '.join(Config.model_fields)}")
+        raise AgentevolveError(
+            f"{path}: a config is a mapping of settings, this is {found}; known keys: {', '.join(Config.model_fields)}"
+        )
     return values
 
 

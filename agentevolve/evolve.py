@@ -6,25 +6,22 @@ holds is taken from there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from agentevolve.config import Config, read_config, write_config
 from agentevolve.evaluate.gate import gate
-from agentevolve.evaluate.stats import report
 from agentevolve.load import load_task_set, tasks_of
 from agentevolve.local import catalog
-from agentevolve.memory import EntryMemory, open_memory
 from agentevolve.methods.agentevolve import agentevolve
-from agentevolve.model import Budget
 from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError
-from agentevolve.records import Report, Task, Trajectory
+from agentevolve.records import Task, Trajectory
 from agentevolve.rollout import ORACLE, rollout
-from agentevolve.run import JOURNAL, Run
+from agentevolve.run import Run
 
 CONFIG = "config.yaml"
+CANDIDATES = ("memory", "distilled", "distilled+memory")  # arms the gate may promote
 STILL = ("random", "oracle", "base")  # arms that no round changes: measured once
 
 
@@ -48,6 +45,19 @@ def evolve(config: Config, folder: Path, *, resume: bool = False, quiet: bool = 
     return runs
 
 
+def _claim(config: Config, folder: Path, resume: bool) -> None:
+    """Make `folder` this config's run, or find that it already is."""
+    there = folder / CONFIG
+    if not there.exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise AgentevolveError(f"{folder}: not empty and not a run; name a new folder with --out")
+        write_config(config, there)
+    elif not resume:
+        raise AgentevolveError(f"{folder}: holds a run already; go on with --resume, or name a new folder with --out")
+    elif read_config(there) != config:
+        raise AgentevolveError(f"{there}: was made with other settings; resume with the same config and changes")
+
+
 def check(config: Config) -> None:
     """Raise AgentevolveError if the config names a task set, split or model that is not there, before anything is spent."""
     task_set = load_task_set(config.tasks)
@@ -64,15 +74,15 @@ def evolve_one(config: Config, run: Run) -> Policy:
     train = run.rng("train tasks").sample(pool, min(config.acquire.tasks, len(pool)))
     val = tasks_of(task_set, "val", limit=config.val.tasks)
     held_out(train, val + (tasks_of(task_set, "test", limit=config.test.tasks) if config.test.tasks else []))
-    budget = Budget(config.max_tokens, config.max_usd)
+    run.limit(config.max_tokens, config.max_usd)
     base = policy = base_policy(config)
     for number in range(1, config.rounds + 1):
-        candidate = agentevolve(policy, train, run, number, config, budget).using(round=number)
-        arms = {arm: policy_of(arm, base, candidate) for arm in config.arms}
-        policy = _evaluated(policy, arms, val, run, number, config, budget)
+        candidate = agentevolve(policy, train, run, number, config).using(round=number)
+        arms: dict[str, Policy] = {arm: policy_of(arm, base, candidate) for arm in config.arms}
+        policy = _evaluated(policy, arms, val, run, number, config)
     if config.test.tasks:
         test = tasks_of(task_set, "test", limit=config.test.tasks)
-        _measure({"base": base, "in place": policy}, test, run, "test", config.test.samples, budget)
+        _measure({"base": base, "in place": policy}, test, run, "test", config.test.samples)
     return policy
 
 
@@ -111,28 +121,24 @@ def held_out(train: Sequence[Task], held: Sequence[Task]) -> None:
         raise ValueError(f"tasks are both learnt from and held out: {', '.join(shared[:3])}")
 
 
-def _evaluated(
-    policy: Policy, arms: dict[str, Policy], val: Sequence[Task], run: Run, number: int, config: Config, budget: Budget
-) -> Policy:
+def _evaluated(policy: Policy, arms: dict[str, Policy], val: Sequence[Task], run: Run, number: int, config: Config) -> Policy:
     """Measure the round's arms on `val` and let the gate decide which policy is in place after it."""
     name = f"{number}/val"
     in_place = {} if policy in arms.values() else {"in place": policy}
-    results = _measure(arms | in_place, val, run, name, config.val.samples, budget)
+    results = _measure(arms | in_place, val, run, name, config.val.samples)
     holder = next(arm for arm, one in (arms | in_place).items() if one == policy)
-    challengers = {arm: results[arm] for arm in ("memory", "distilled", "distilled+memory") if arm in results and arm != holder}
-    verdict = run.once(f"gate {name}", lambda: gate(results[holder], challengers, rule=config.gate.rule, margin=config.gate.margin))
+    challengers = {arm: results[arm] for arm in CANDIDATES if arm in results and arm != holder}
+    rule, margin = config.gate.rule, config.gate.margin
+    verdict = run.once(f"gate {name}", lambda: gate(holder, results[holder], challengers, rule, margin))
     return arms[verdict["promoted"]] if verdict["promoted"] else policy
 
 
-def _measure(
-    arms: dict[str, Policy], tasks: Sequence[Task], run: Run, name: str, samples: int, budget: Budget
-) -> dict[str, list[Trajectory]]:
-    """Every arm on the same tasks and seeds, and a report of each against the base."""
+def _measure(arms: dict[str, Policy], tasks: Sequence[Task], run: Run, name: str, samples: int) -> dict[str, list[Trajectory]]:
+    """Every arm on the same tasks and seeds, journalled as one evaluation."""
     results = {}
     for arm, policy in arms.items():
         phase = f"{name.split('/')[-1]}/{arm}" if arm in STILL else f"{name}/{arm}"
         luck = name.split("/")[-1]
-        results[arm] = rollout(policy, tasks, run, phase=phase, samples=samples, luck=luck, budget=budget)
-    baseline = results.get("base")
-    run.once(f"reports {name}", lambda: [report(arm, found, baseline, "base").model_dump(mode="json") for arm, found in results.items()])
+        results[arm] = rollout(policy, tasks, run, phase=phase, samples=samples, luck=luck)
+    run.once(f"evaluation {name}", lambda: {arm: [attempt.id for attempt in attempts] for arm, attempts in results.items()})
     return results

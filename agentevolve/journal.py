@@ -81,4 +81,6 @@ class Journal:
         return record
 
     def _damage(self, number: int, why: str) -> AgentevolveError:
-        return AgentevolveError(f"{self.path}:{number}: not a journal line ({why}); nothing was changed, every other line is kept")
+        return AgentevolveError(
+            f"{self.path}:{number}: not a journal line ({why}); nothing was changed, every other line is kept"
+        )

@@ -13,13 +13,13 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from agentevolve.budget import Budget
 from agentevolve.local import catalog, engine
-from agentevolve.protocols import AgentevolveError, BudgetExceeded, Model, Reply
+from agentevolve.protocols import AgentevolveError, Model, Reply
 from agentevolve.records import Message, Usage
 
 TRIES = 4
@@ -30,52 +30,19 @@ class ModelError(RuntimeError):
     """A backend failed or answered something unusable; the attempt that asked is lost, the run is not."""
 
 
-class Budget:
-    """What a run may still spend. Thread-safe; `None` is no limit, tokens count prompt and completion."""
-
-    def __init__(self, max_tokens: int | None = None, max_usd: float | None = None) -> None:
-        self.max_tokens, self.max_usd = max_tokens, max_usd
-        self.spent = Usage()
-        self._held_tokens, self._held_usd = 0, 0.0
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def reserve(self, tokens: int, usd: float) -> Iterator[Callable[[Usage], None]]:
-        """Hold an upper estimate of one call's cost while it runs; the yielded function books what it really cost.
-
-        Raises BudgetExceeded, before anything is sent, when the estimate does not fit into what is left.
-        """
-        self._hold(tokens, usd)
-        try:
-            yield self._book
-        finally:
-            with self._lock:
-                self._held_tokens -= tokens
-                self._held_usd -= usd
-
-    def _hold(self, tokens: int, usd: float) -> None:
-        with self._lock:
-            wanted = self.spent.tokens + self._held_tokens + tokens
-            if self.max_tokens is not None and wanted > self.max_tokens:
-                raise BudgetExceeded(f"the next model call could pass the limit of {self.max_tokens} tokens ({self.spent.tokens} spent)")
-            dollars = self.spent.usd + self._held_usd + usd
-            if self.max_usd is not None and dollars > self.max_usd:
-                raise BudgetExceeded(f"the next model call could pass the limit of ${self.max_usd:g} (${self.spent.usd:.4f} spent)")
-            self._held_tokens += tokens
-            self._held_usd += usd
-
-    def _book(self, usage: Usage) -> None:
-        with self._lock:
-            self.spent += usage
-
-
 class RandomModel:
     """Chooses uniformly among the admissible actions: the floor every policy is measured against."""
 
     name = "random"
 
     def complete(
-        self, messages: Sequence[Message], *, choices: Sequence[str] = (), temperature: float = 0.0, max_tokens: int = 64, seed: int = 0
+        self,
+        messages: Sequence[Message],
+        *,
+        choices: Sequence[str] = (),
+        temperature: float = 0.0,
+        max_tokens: int = 64,
+        seed: int = 0,
     ) -> Reply:
         """One of `choices`, drawn by `seed`. Raises AgentevolveError without choices."""
         if not choices:
@@ -100,7 +67,13 @@ class ScriptedModel:
         self._lock = threading.Lock()
 
     def complete(
-        self, messages: Sequence[Message], *, choices: Sequence[str] = (), temperature: float = 0.0, max_tokens: int = 64, seed: int = 0
+        self,
+        messages: Sequence[Message],
+        *,
+        choices: Sequence[str] = (),
+        temperature: float = 0.0,
+        max_tokens: int = 64,
+        seed: int = 0,
     ) -> Reply:
         """The next reply. Raises ModelError when the script is over."""
         with self._lock:
@@ -139,7 +112,13 @@ class LiteModel:
         self._plain = False
 
     def complete(
-        self, messages: Sequence[Message], *, choices: Sequence[str] = (), temperature: float = 0.0, max_tokens: int = 64, seed: int = 0
+        self,
+        messages: Sequence[Message],
+        *,
+        choices: Sequence[str] = (),
+        temperature: float = 0.0,
+        max_tokens: int = 64,
+        seed: int = 0,
     ) -> Reply:
         """Answer `messages`.
 
@@ -275,7 +254,13 @@ def _litellm() -> Any:
 def _send(name: str, call: dict[str, Any]) -> Any:
     """One LiteLLM call, tried again after passing failures with exponential backoff and jitter."""
     litellm = _litellm()
-    passing = (litellm.RateLimitError, litellm.InternalServerError, litellm.ServiceUnavailableError, litellm.Timeout, litellm.APIConnectionError)
+    passing = (
+        litellm.RateLimitError,
+        litellm.InternalServerError,
+        litellm.ServiceUnavailableError,
+        litellm.Timeout,
+        litellm.APIConnectionError,
+    )
     for attempt in itertools.count(1):
         try:
             return litellm.completion(**call, max_retries=0, num_retries=0)

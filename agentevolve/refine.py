@@ -5,6 +5,7 @@ Filters choose among trajectories by their reward (metric-based); reflection ask
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from agentevolve.policy import Policy
@@ -80,7 +81,7 @@ def reflect(trajectories: Sequence[Trajectory], policy: Policy, run: Run, round:
     entries = []
     with progress(f"round {round}: reflecting", len(trajectories), quiet=run.quiet) as advance:
         for trajectory in learnable(trajectories):
-            said = run.once(f"reflection/{trajectory.id}", lambda one=trajectory: _reflection(one, policy, run))
+            said = run.once(f"reflection/{trajectory.id}", functools.partial(_reflection, trajectory, policy, run))
             if said["text"]:
                 entries.append(_lesson(trajectory, said["text"], round))
             advance("")

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from agentevolve.agent import Attempt, play
 from agentevolve.load import load_environment
 from agentevolve.memory import open_memory
-from agentevolve.model import Budget, ScriptedModel, open_model
+from agentevolve.model import ScriptedModel, open_model
 from agentevolve.policy import Policy
 from agentevolve.progress import progress
 from agentevolve.protocols import AgentevolveError, Memory, Model
@@ -32,7 +32,6 @@ def rollout(
     phase: str,
     samples: int = 1,
     luck: str | None = None,
-    budget: Budget | None = None,
 ) -> list[Trajectory]:
     """`samples` attempts of `policy` at each task, in the order of (task, sample), each journalled in `run` as it finishes.
 
@@ -42,10 +41,14 @@ def rollout(
     A failing world or backend makes a trajectory with end="error". Raises BudgetExceeded or another AgentevolveError, after
     the attempts under way have ended.
     """
-    plans = [Plan(f"{phase}/{task.id}/{n}", phase, task, n, run.derive(luck or phase, task.id, n)) for task in tasks for n in range(samples)]
+    plans = [
+        Plan(f"{phase}/{task.id}/{n}", phase, task, n, run.derive(luck or phase, task.id, n))
+        for task in tasks
+        for n in range(samples)
+    ]
     missing = [plan for plan in plans if plan.id not in run.trajectories]
     if missing:
-        model, memory = parts(policy, run, budget)
+        model, memory = parts(policy, run)
         _work(missing, lambda plan: run.add(attempt(plan, policy, model, memory)), run, phase)
     return [run.trajectories[plan.id] for plan in plans]
 
@@ -60,8 +63,8 @@ class Plan(NamedTuple):
     seed: int
 
 
-def parts(policy: Policy, run: Run, budget: Budget | None = None) -> tuple[Model | None, Memory | None]:
-    """The policy's model (None for the oracle, whose script depends on the task) and memory, open as long as the run needs them."""
+def parts(policy: Policy, run: Run) -> tuple[Model | None, Memory | None]:
+    """The policy's model (None for the oracle, whose script depends on the task) and memory, opened once a run."""
     memory = None
     if policy.memory:
         folder = Path(policy.memory)
@@ -72,7 +75,7 @@ def parts(policy: Policy, run: Run, budget: Budget | None = None) -> tuple[Model
 
     def make() -> Model:
         return open_model(
-            policy.model, api_base=policy.api_base, adapter=adapter, slots=run.workers, threads=policy.threads, budget=budget
+            policy.model, api_base=policy.api_base, adapter=adapter, slots=run.workers, threads=policy.threads, budget=run.budget
         )
 
     return run.part("model", f"{policy.model} {policy.api_base} {adapter} {policy.threads}", make), memory

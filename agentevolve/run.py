@@ -1,9 +1,9 @@
 """A run: one directory, one seed, one append-only journal. What the journal holds is done and is never paid for again.
 
-    RUN/config.yaml      what was asked for, every default resolved
-    RUN/journal.jsonl    trajectories, examples, reports and gate decisions, in the order in which they happened
-    RUN/memory/          the entries (a journal of their own, and the index made from it)
-    RUN/adapters/        one folder for each fine-tuning
+RUN/config.yaml      what was asked for, every default resolved
+RUN/journal.jsonl    trajectories, examples, reports and gate decisions, in the order in which they happened
+RUN/memory/          the entries (a journal of their own, and the index made from it)
+RUN/adapters/        one folder for each fine-tuning
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from agentevolve.budget import Budget
 from agentevolve.journal import Journal
 from agentevolve.protocols import AgentevolveError
-from agentevolve.records import Report, Trajectory
+from agentevolve.records import Trajectory, Usage
 
 Part = TypeVar("Part")
 JOURNAL = "journal.jsonl"
@@ -36,6 +37,7 @@ class Run:
         self.journal = Journal(folder / JOURNAL)
         self.trajectories: dict[str, Trajectory] = {}
         self.facts: dict[str, Any] = {}
+        self.budget = Budget()
         self._parts: dict[str, tuple[str, Any]] = {}
         self._lock = threading.Lock()
         for number, line in enumerate(self.journal.read(), 1):
@@ -57,10 +59,28 @@ class Run:
             self.facts[name] = value
         return self.facts[name]
 
-    def reports(self) -> dict[str, list[Report]]:
-        """The reports of each evaluation, by its name (`round 1 val`, …), in order."""
-        found = {name.removeprefix("reports "): value for name, value in self.facts.items() if name.startswith("reports ")}
-        return {name: [Report.model_validate(report) for report in reports] for name, reports in found.items()}
+    def settle(self, name: str, value: Any) -> None:
+        """Journal what the run is about; raise AgentevolveError when it holds that already and it was something else."""
+        if self.once(name, lambda: value) != value:
+            raise AgentevolveError(f"{self.folder}: holds a run of another {name}; name a new folder with --out")
+
+    def evaluations(self) -> dict[str, dict[str, list[str]]]:
+        """The finished evaluations by name (`1/val`, …): the ids of each arm's attempts."""
+        prefix = "evaluation "
+        return {name.removeprefix(prefix): arms for name, arms in self.facts.items() if name.startswith(prefix)}
+
+    def limit(self, max_tokens: int | None, max_usd: float | None) -> None:
+        """Let the run spend no more than this, what it has spent so far included."""
+        self.budget = Budget(max_tokens, max_usd, spent=self.spent())
+
+    def spent(self) -> Usage:
+        """What the run's attempts and reflections have cost so far, in this process and in those before it."""
+        asked = [
+            Usage.model_validate(fact["usage"])
+            for name, fact in self.facts.items()
+            if name.startswith("reflection/") and "usage" in fact
+        ]
+        return sum((trajectory.usage for trajectory in self.trajectories.values()), sum(asked, Usage()))
 
     def derive(self, *parts: object) -> int:
         """A seed of 31 bits that depends on the run's seed and `parts` alone."""
@@ -98,4 +118,6 @@ class Run:
                 self.facts[line["name"]] = line["data"]
         except (KeyError, ValidationError) as error:
             why = str(error).splitlines()[0]
-            raise AgentevolveError(f"{self.journal.path}:{number}: not a line of a run's journal ({why}); nothing was changed") from None
+            raise AgentevolveError(
+                f"{self.journal.path}:{number}: not a line of a run's journal ({why}); nothing was changed"
+            ) from None

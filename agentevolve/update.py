@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from pathlib import Path
 
 from agentevolve.local import catalog
 from agentevolve.local.adapter import read_adapter
@@ -47,18 +49,27 @@ def finetune(policy: Policy, rows: Sequence[Example], run: Run, name: str, setti
     if not rows:
         return policy
     out = run.folder / "adapters" / name
-    base = local_base(policy.model)
     if out.exists():
         read_adapter(out)
     else:
-        with progress("fine-tuning", len(rows) * settings.epochs, quiet=run.quiet) as advance:
-            folder = catalog.training_folder(base)
-            train_lora(folder, rows, out, settings, seed=run.derive("finetune", name), base=base.identity, progress=advance)
+        fit(local_base(policy.model), rows, out, settings, seed=run.derive("finetune", name), quiet=run.quiet)
     return policy.using(adapter=str(out))
+
+
+def fit(base: catalog.LocalModel, rows: Sequence[Example], out: Path, settings: LoraSettings, *, seed: int, quiet: bool) -> None:
+    """Train an adapter of `base` on `rows` into the new folder `out`, with a progress bar."""
+    steps = settings.epochs * math.ceil(len(rows) / settings.batch_size)
+    with progress(f"{out.name}: fine-tuning on {len(rows)} examples", steps, quiet=quiet) as advance:
+        folder = catalog.training_folder(base)
+        train_lora(
+            folder, rows, out, settings, seed=seed, base=base.identity, progress=lambda _, __, loss: advance(f"loss {loss:.2f}")
+        )
 
 
 def local_base(model: str) -> catalog.LocalModel:
     """The local model behind `model`. Raises AgentevolveError for any other backend."""
     if not model.startswith("local/"):
-        raise AgentevolveError(f"only a local model can be fine-tuned, not {model!r}; known: local/{', local/'.join(catalog.names())}")
+        raise AgentevolveError(
+            f"only a local model can be fine-tuned, not {model!r}; known: local/{', local/'.join(catalog.names())}"
+        )
     return catalog.resolve(model.removeprefix("local/"))

@@ -21,6 +21,7 @@ from py4j.protocol import Py4JError
 from agentevolve.protocols import AgentevolveError
 
 MACHINES = 4  # the most JVMs of one pool
+OPTIONS = "-Xmx256m -XX:TieredStopAtLevel=1"  # the quick compiler alone: a short game costs less than half the CPU time
 START = 30.0  # seconds a JVM may take to start; it takes 0.2 on an idle machine
 PATIENCE = 600.0  # seconds to wait until another episode gives its JVM back
 
@@ -49,7 +50,8 @@ class Machine:
     def __init__(self, jar: str) -> None:
         self.loaded: Any = None  # a place for the game to remember what this JVM holds
         # the last value of an option counts, so the user's own one wins
-        env = {**os.environ, "JAVA_TOOL_OPTIONS": f"-Xmx256m {os.environ.get('JAVA_TOOL_OPTIONS', '')}".strip()}
+        options = f"{OPTIONS} {os.environ.get('JAVA_TOOL_OPTIONS', '')}".strip()
+        env = {**os.environ, "JAVA_TOOL_OPTIONS": options}
         command = [find_java(), "-classpath", os.pathsep.join((find_jar_path(), jar)), "py4j.GatewayServer"]
         self.process = subprocess.Popen(
             [*command, "--die-on-broken-pipe", "--enable-auth", "0"],
@@ -93,8 +95,9 @@ class Machine:
             if line.strip().isdigit():
                 key = self.process.stdout.readline().strip()
                 threading.Thread(target=deque, args=(self.process.stdout, 0), daemon=True).start()
+                # no memory management: it would talk to the JVM, dead or hung, whenever Python frees an object
                 settings = GatewayParameters(port=int(line), auth_token=key, enable_memory_management=False)
-                return JavaGateway(gateway_client=_Client(gateway_parameters=settings))
+                return _Gateway(gateway_parameters=settings)
             said.append(line.strip())
         self.stop()
         raise GameBroken(f"Java does not start: {' | '.join(said) or 'no message'}")
@@ -109,6 +112,11 @@ class _Client(GatewayClient):  # type: ignore[misc]
         answer = connection.send_command(command)
         self._give_back_connection(connection)
         return answer
+
+
+class _Gateway(JavaGateway):  # type: ignore[misc]
+    def _create_gateway_client(self) -> _Client:
+        return _Client(gateway_parameters=self.gateway_parameters)
 
 
 class Pool:

@@ -36,10 +36,10 @@ from agentevolve.records import Task
 
 _FLAG = (0, 1)
 _ROOMS = {"numLocations": (1, 11), "includeDoors": _FLAG, "limitInventorySize": _FLAG}
-# game -> parameter -> lowest and highest value, as the package's README has them
+# game -> parameter -> lowest and highest value, as the package takes them
 PARAMS: dict[str, dict[str, tuple[int, int]]] = {
     "cookingworld": {**_ROOMS, "numIngredients": (1, 5), "numDistractorItems": (0, 10)},
-    "twc": {**_ROOMS, "numLocations": (1, 3), "numItemsToPutAway": (1, 10)},
+    "twc": {**_ROOMS, "numLocations": (1, 3), "numItemsToPutAway": (1, 4)},
     "coin": {**_ROOMS, "numDistractorItems": (0, 10)},
     "mapreader": {**_ROOMS, "numLocations": (1, 50), "maxDistanceApart": (1, 8), "maxDistractorItemsPerLocation": (0, 3)},
     "arithmetic": {},
@@ -88,7 +88,7 @@ class TextWorldExpress:
     """One game at a time in a borrowed JVM. `deadline`: seconds until a JVM that does not answer counts as hung."""
 
     def __init__(self, deadline: float = 30.0) -> None:
-        self._deadline = deadline
+        self.deadline = deadline
         self._machine: Machine | None = None
 
     def reset(self, task: Task) -> tuple[str, dict[str, Any]]:
@@ -114,11 +114,12 @@ class TextWorldExpress:
     def oracle(self, task: Task) -> list[str]:
         """The package's own solution, its detours cut out where it would pass the limit. It may hold hidden actions.
 
-        A running episode goes on undisturbed: two games in one JVM share state, so the oracle then starts a JVM of its own.
+        Asked twice, it may answer differently: in coin the package searches by chance. A running episode goes on undisturbed:
+        two games in one JVM share state, so the oracle then starts a JVM of its own.
         """
         plan = _plan(task)
         with _pool.lent(extra=self._machine is not None) as machine:
-            return list(machine.call(_solution, self._deadline, plan))
+            return list(machine.call(_solution, self.deadline, plan))
 
     def close(self) -> None:
         """Give the JVM back to the pool."""
@@ -130,7 +131,7 @@ class TextWorldExpress:
         """`function` of the borrowed JVM; one that fails is given back dead."""
         assert self._machine is not None
         try:
-            return self._machine.call(function, self._deadline, *args)
+            return self._machine.call(function, self.deadline, *args)
         except (GameBroken, AgentevolveError):
             self.close()
             raise

@@ -1,0 +1,1 @@
+"""The task sets: one YAML file each."""

@@ -10,13 +10,13 @@ from agentevolve.records import Difference, Trajectory
 
 
 def gate(
+    holder: str,
     in_place: Sequence[Trajectory],
     candidates: Mapping[str, Sequence[Trajectory]],
-    *,
     rule: Literal["interval", "mean"],
     margin: float,
 ) -> dict[str, Any]:
-    """Which candidate is promoted, if any, with every candidate's paired difference against the policy in place.
+    """Which candidate is promoted over `holder`, if any, with every candidate's paired difference against it.
 
     All were measured on the same tasks and seeds. Of the candidates that pass the rule the one with the largest mean
     difference is promoted. Choosing the best of several on `val` flatters it: that is why `test` is touched once, after.
@@ -26,6 +26,7 @@ def gate(
     promoted = max(passed, key=lambda name: passed[name].mean) if passed else None
     return {
         "promoted": promoted,
+        "holder": holder,
         "rule": rule,
         "margin": margin,
         "differences": {name: found.model_dump() for name, found in differences.items()},

@@ -114,7 +114,9 @@ def serving_gguf(model: LocalModel) -> Path:
     Raises AgentevolveError for a transformers folder without a GGUF file.
     """
     if model.gguf is None:
-        raise AgentevolveError(f"{model.folder}: a transformers folder can be trained, but is served only with a .gguf file in it")
+        raise AgentevolveError(
+            f"{model.folder}: a transformers folder can be trained, but is served only with a .gguf file in it"
+        )
     copy = cache() / f"{model.gguf.stem}-{_sha256(model.gguf)[:12]}.Q8_0.gguf"
     if copy.is_file():
         return copy
@@ -230,7 +232,11 @@ def _requantize(source: Path, target: Path) -> None:
     reader = gguf.GGUFReader(source)
     writer = gguf.GGUFWriter(target, reader.get_field("general.architecture").contents())
     for field in reader.fields.values():
-        if not field.name.startswith("GGUF.") and field.name not in ("general.architecture", "general.file_type", "general.alignment"):
+        if not field.name.startswith("GGUF.") and field.name not in (
+            "general.architecture",
+            "general.file_type",
+            "general.alignment",
+        ):
             subtype = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
             writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=subtype)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)

@@ -1,9 +1,4 @@
-"""Fine-tuning the local model: a LoRA adapter trained on examples with TRL's SFTTrainer and PEFT.
-
-Two things differ from the plain trainer. The language model head runs only at positions whose next token is learnt: TRL's own
-fused head does so on Triton devices alone, on a CPU it scores every position. And on a CPU every row is its own micro-batch,
-gradients are summed over `batch_size` rows: no padding is computed, and memory grows with the longest row, not with the batch.
-"""
+"""Fine-tuning the local model: examples in, a LoRA adapter on disk out, complete or not at all."""
 
 from __future__ import annotations
 
@@ -19,7 +14,8 @@ from typing import Any, NamedTuple
 
 from agentevolve.local import adapter
 from agentevolve.local.adapter import AdapterInfo, LoraSettings
-from agentevolve.local.rows import IGNORED, Row, collate, fit, render
+from agentevolve.local.rows import IGNORED, Row, fit, render
+from agentevolve.local.sft import build_trainer
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Example
 
@@ -61,20 +57,20 @@ def train_lora(
     Raises AgentevolveError when `out` exists, nothing is left to learn, or `start` does not fit.
     """
     adapter.llama_config(folder)
-    if out.exists():
-        raise AgentevolveError(f"{out}: exists already; an adapter is never overwritten")
     origin = adapter.check_start(start, base, settings) if start else None
-    scratch = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    try:
-        result = _train(folder, examples, scratch, settings, seed, base, progress, start)
+    with _scratch(out) as scratch, _quiet():
+        model, tokenizer = load_base(folder)
+        rows = fit([render(example, tokenizer) for example in examples], settings.max_length)
+        if not rows:
+            raise AgentevolveError(f"nothing to learn in {len(examples)} examples cut to {settings.max_length} tokens")
+        trainer = build_trainer(model, tokenizer, rows, scratch, settings, seed)
+        if start:
+            adapter.load_weights(trainer.model, start)
+        result = _run(trainer, rows, settings.epochs, progress)
+        adapter.save_weights(trainer.model, scratch, base)
         adapter.export_gguf(scratch, folder)
         info = _info(scratch, examples, settings, seed, base, origin, result)
         (scratch / adapter.INFO).write_text(info.model_dump_json(indent=1), encoding="utf-8")
-        scratch.rename(out)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return result
 
 
@@ -87,112 +83,17 @@ def load_base(folder: Path) -> tuple[Any, Any]:
     return model, AutoTokenizer.from_pretrained(folder, **options)
 
 
-def _train(
-    folder: Path,
-    examples: Sequence[Example],
-    out: Path,
-    settings: LoraSettings,
-    seed: int,
-    base: str,
-    progress: Progress | None,
-    start: Path | None,
-) -> TrainResult:
-    with _quiet():
-        model, tokenizer = load_base(folder)
-        rows = fit([render(example, tokenizer) for example in examples], settings.max_length)
-        if not rows:
-            raise AgentevolveError(f"nothing to learn in {len(examples)} examples cut to {settings.max_length} tokens")
-        trainer = build_trainer(model, tokenizer, rows, out, settings, seed)
-        trainer.add_callback(_callback(progress))
-        if start:
-            adapter.load_weights(trainer.model, start)
-        began = time.perf_counter()
-        trainer.train()
-        seconds = time.perf_counter() - began
-        adapter.save_weights(trainer.model, out, base)
+def _run(trainer: Any, rows: Sequence[Row], epochs: int, progress: Progress | None) -> TrainResult:
+    trainer.add_callback(_callback(progress))
+    began = time.perf_counter()
+    trainer.train()
+    seconds = time.perf_counter() - began
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     tenth = math.ceil(len(losses) / 10)
-    tokens = settings.epochs * sum(len(row.ids) for row in rows)
-    labelled = settings.epochs * sum(label != IGNORED for row in rows for label in row.labels)
     first, last = sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
+    tokens = epochs * sum(len(row.ids) for row in rows)
+    labelled = epochs * sum(label != IGNORED for row in rows for label in row.labels)
     return TrainResult(first, last, tokens, labelled, len(losses), seconds, peak_memory())
-
-
-def build_trainer(model: Any, tokenizer: Any, rows: Sequence[Row], out: Path, settings: LoraSettings, seed: int) -> Any:
-    """TRL's trainer over `rows` for `model`, with a fresh adapter on it; the caller calls its `train()`."""
-    import torch
-    from datasets import Dataset
-    from peft import LoraConfig
-    from transformers import PrinterCallback
-
-    gpu = torch.cuda.is_available()
-    micro, half = (settings.batch_size, torch.cuda.is_bf16_supported()) if gpu else (1, False)
-    lora = LoraConfig(
-        r=settings.rank,
-        lora_alpha=settings.alpha,
-        lora_dropout=settings.dropout,
-        target_modules=sorted(adapter.TENSORS),
-        task_type="CAUSAL_LM",
-    )
-    trainer = _trainer_class()(
-        model=model,
-        args=_arguments(out, settings, seed, micro=micro, bf16=half),
-        train_dataset=Dataset.from_list([row._asdict() for row in rows]),
-        processing_class=tokenizer,
-        data_collator=lambda batch: collate(batch, tokenizer.eos_token_id),
-        peft_config=lora,
-    )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
-
-
-def _arguments(out: Path, settings: LoraSettings, seed: int, *, micro: int, bf16: bool) -> Any:
-    from trl import SFTConfig
-
-    return SFTConfig(
-        output_dir=str(out),
-        seed=seed,
-        learning_rate=settings.learning_rate,
-        num_train_epochs=settings.epochs,
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=settings.batch_size // micro,
-        warmup_steps=settings.warmup,
-        weight_decay=settings.weight_decay,
-        bf16=bf16,
-        gradient_checkpointing=False,
-        max_length=None,  # the rows are cut already
-        dataset_kwargs={"skip_prepare_dataset": True},
-        remove_unused_columns=False,
-        logging_steps=1,
-        save_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-    )
-
-
-def _trainer_class() -> Any:
-    import torch
-    from trl import SFTTrainer
-
-    class LabelledHead(SFTTrainer):  # type: ignore[misc]
-        """SFTTrainer whose head runs at the learnt positions only, and which reports to nobody."""
-
-        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
-            """Weighted cross-entropy, summed over the rows, over the number of learnt tokens of the optimiser step."""
-            target = inputs["labels"][:, 1:]  # (rows, length - 1): the token after each position
-            at = (target != IGNORED).any(0).nonzero()[:, 0]  # (places,): positions some row learns from
-            given = {key: inputs[key] for key in ("input_ids", "attention_mask") if key in inputs}
-            logits = model(**given, logits_to_keep=at, use_cache=False).logits.float()  # (rows, places, vocabulary)
-            wanted = target[:, at]  # (rows, places)
-            losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none").view_as(wanted)
-            count = (target != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
-            return (losses.sum(1) * inputs["weight"]).sum() / count
-
-        def _send_telemetry(self) -> None:
-            """Replaces TRL's report to the hub."""
-
-    return LabelledHead
 
 
 def _callback(progress: Progress | None) -> Any:
@@ -238,6 +139,21 @@ def peak_memory() -> int:
         return int(torch.cuda.max_memory_allocated())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+@contextlib.contextmanager
+def _scratch(out: Path) -> Iterator[Path]:
+    """A new folder beside `out` that becomes `out` when all went well, and is gone otherwise."""
+    if out.exists():
+        raise AgentevolveError(f"{out}: exists already; an adapter is never overwritten")
+    scratch = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    try:
+        yield scratch
+        scratch.rename(out)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -91,7 +91,8 @@ class Index:
                 held = collection.get(include=["embeddings"])
                 self._scanned[collection.name] = _extended(([], np.zeros((0, len(vector)))), held["ids"], held["embeddings"])
             ids, vectors = self._scanned[collection.name]
-        near = vectors @ vector.astype(np.float64)
+        # not `@`: its thread pool, called from several rollout workers on few cores, took 100 ms where this takes 1
+        near = np.einsum("ij,j->i", vectors, vector.astype(np.float64))
         return [(ids[row], round(float(near[row]), 6)) for row in np.argsort(-near, kind="stable")[:n]]
 
     def ids(self) -> dict[str, set[str]]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agentevolve.config import Config
-from agentevolve.model import Budget
 from agentevolve.policy import Policy
 from agentevolve.records import Task, Trajectory
 from agentevolve.refine import best, demos, reflect, unsolved
@@ -19,11 +18,11 @@ from agentevolve.run import Run
 from agentevolve.update import examples, finetune, remember
 
 
-def agentevolve(policy: Policy, tasks: Sequence[Task], run: Run, round: int, config: Config, budget: Budget) -> Policy:
+def agentevolve(policy: Policy, tasks: Sequence[Task], run: Run, round: int, config: Config) -> Policy:
     """One round: the candidate that learnt from `policy`'s attempts at `tasks`."""
     epsilons = config.acquire.epsilon
     explorer = policy.using(epsilon=epsilons[min(round, len(epsilons)) - 1], temperature=config.acquire.temperature)
-    attempts = rollout(explorer, tasks, run, phase=f"{round}/acquire", samples=config.acquire.samples, budget=budget)
+    attempts = rollout(explorer, tasks, run, phase=f"{round}/acquire", samples=config.acquire.samples)
 
     kept = best(attempts, per_task=config.refine.per_task, max_turns=config.refine.max_turns)
     lost = unsolved(attempts)[: config.refine.reflections]
@@ -31,7 +30,9 @@ def agentevolve(policy: Policy, tasks: Sequence[Task], run: Run, round: int, con
 
     candidate = remember(policy, entries, run, round)
     lived = [trajectory for earlier in range(1, round + 1) for trajectory in acquired(run, earlier)]
-    rows = examples(best(lived, per_task=config.refine.per_task, max_turns=config.refine.max_turns), keep_memory=config.finetune.keep_memory)
+    rows = examples(
+        best(lived, per_task=config.refine.per_task, max_turns=config.refine.max_turns), keep_memory=config.finetune.keep_memory
+    )
     return finetune(candidate, rows[: config.finetune.examples], run, f"round-{round}", config.finetune)
 
 

@@ -89,7 +89,7 @@ def test_text_without_a_marker_is_left_as_it_is():
 
 
 def test_a_message_that_merges_with_what_is_before_it_is_refused(smollm):
-    with pytest.raises(AgentevolveError, match="example Where.*not prefix-stable at message 2"):
+    with pytest.raises(AgentevolveError, match=r"example Where.*not prefix-stable at message 2"):
         render(tiny.example("Where?", "  go north"), smollm)
 
 

@@ -45,4 +45,5 @@ def example(question: str, *answers: str, weight: float = 1.0) -> Example:
 
 
 def user(content: str) -> Message:
+    """A user's message."""
     return Message(role="user", content=content)

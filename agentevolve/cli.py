@@ -1,0 +1,265 @@
+"""The command line. A user's mistake is one line on stderr and exit code 2; a spent budget ends a run cleanly with code 3."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agentevolve.protocols import AgentevolveError, BudgetExceeded
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+memory_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(memory_app, name="memory", help="Look into a memory: a run's folder or a memory folder.")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+
+
+@app.callback()
+def about() -> None:
+    """Agents that get better by themselves: acquire experience, refine it, update memory and weights, evaluate, in rounds.
+
+    \b
+    agentevolve evolve examples/quickstart.yaml            see an agent improve, on this machine, without a key
+    agentevolve run twc --model local/smollm2-135m         run one policy on one task set
+    agentevolve memory list RUN                            see what it remembers
+    """
+
+
+@app.command()
+def tasks(
+    name: Annotated[str | None, typer.Argument(help="A task set's name or YAML file.")] = None, as_json: Json = False
+) -> None:
+    """List the task sets, or show one: its environment, splits, settings, and what random and oracle reach."""
+    from agentevolve import listing
+    from agentevolve.load import load_task_set, task_sets
+
+    chosen = [load_task_set(name)] if name else list(task_sets().values())
+    _show([one.model_dump(mode="json") for one in chosen], as_json, lambda: listing.task_sets(chosen, detailed=bool(name)))
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """List the local models that need no key, and how to name any other."""
+    from agentevolve import listing
+    from agentevolve.local import catalog
+
+    rows = [{"model": f"local/{name}", "cached": catalog.is_cached(name)} for name in catalog.names()]
+    _show(rows, as_json, lambda: listing.models(rows))
+
+
+@app.command()
+def run(
+    tasks: Annotated[str, typer.Argument(help="A task set's name or YAML file, such as twc or tasks/twc.yaml.")],
+    model: Annotated[str, typer.Option(help="local/NAME, random, oracle, or a LiteLLM name such as openai/gpt-5-mini.")],
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
+    limit: Annotated[int | None, typer.Option(help="At most this many tasks.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Attempts at each task.")] = 1,
+    memory: Annotated[Path | None, typer.Option(help="Recall from this memory or run folder (it is not changed).")] = None,
+    adapter: Annotated[Path | None, typer.Option(help="A fine-tuned adapter's folder.")] = None,
+    api_base: Annotated[str | None, typer.Option(help="The address of an OpenAI-compatible server.")] = None,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Sampling temperature.")] = 0.7,
+    show_actions: Annotated[bool, typer.Option(help="List the admissible actions in the prompt.")] = True,
+    workers: Annotated[int, typer.Option(min=1, help="Attempts side by side.")] = 4,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the local engine (default: all cores).")] = None,
+    seed: Annotated[int, typer.Option(help="The run's seed.")] = 0,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Stop before the call that would pass this many tokens.")] = None,
+    max_usd: Annotated[
+        float | None, typer.Option(min=0.0, help="Stop before the call that would pass this many dollars.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder (default: a new one under runs/). A run that is there goes on.")
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run one policy on a task set and print its success with a 95% interval.
+
+    \b
+    agentevolve run twc --model local/smollm2-135m --split test --limit 20
+    agentevolve run twc --model openai/my-model --api-base http://127.0.0.1:8000/v1
+    """
+    from agentevolve import commands
+
+    wanted = commands.policy(
+        model, api_base, adapter, memory, temperature=temperature, show_actions=show_actions, threads=threads
+    )
+    chosen = commands.chosen_tasks(tasks, split, limit)
+    place = out or commands.new_folder(Path(tasks).stem)
+    report = commands.run_policy(wanted, chosen, place, samples, workers, seed, (max_tokens, max_usd), quiet)
+    _show_reports({f"{Path(tasks).stem} {split}": [report]}, as_json)
+    print(f"run: {place}", file=sys.stderr)
+
+
+@app.command()
+def evolve(
+    config: Annotated[Path, typer.Argument(help="A YAML file, such as examples/quickstart.yaml.")],
+    changes: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes, such as rounds=2 finetune.epochs=3.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder (default: a new one under runs/).")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out; nothing finished is done again.")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Acquire, refine, update, evaluate, for as many rounds as the config says; then print the table and draw the picture.
+
+    \b
+    agentevolve evolve examples/quickstart.yaml
+    agentevolve evolve examples/quickstart.yaml rounds=2 seeds=[1] --out runs/mine
+    agentevolve evolve examples/quickstart.yaml --out runs/mine --resume
+    """
+    from agentevolve import commands
+    from agentevolve.config import read_config
+    from agentevolve.evolve import evolve as evolved
+
+    settings = read_config(config, changes or [])
+    if resume and out is None:
+        raise AgentevolveError("--resume needs --out RUN, the folder of the run to go on with")
+    place = out or commands.new_folder(config.stem)
+    evolved(settings, place, resume=resume, quiet=quiet)
+    _report(place, as_json)
+
+
+@app.command()
+def distill(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs whose solved train attempts are learnt.")],
+    out: Annotated[Path, typer.Option(help="The adapter's new folder.")],
+    model: Annotated[str, typer.Option(help="The local model to fine-tune.")] = "local/smollm2-135m",
+    per_task: Annotated[int, typer.Option(min=1, help="Different solutions kept of each task, shortest first.")] = 1,
+    max_turns: Annotated[int | None, typer.Option(min=1, help="Leave out longer solutions.")] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the rows.")] = 2,
+    learning_rate: Annotated[float, typer.Option(min=0.0, help="The peak learning rate.")] = 5e-4,
+    keep_memory: Annotated[
+        bool, typer.Option("--keep-memory", help="Keep recalled entries in the rows (default: strip them).")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="The training's seed.")] = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Fine-tune the local model on what it solved: the shortest solution of each train task in the runs becomes a row."""
+    from agentevolve import commands
+
+    settings = {"epochs": epochs, "learning_rate": learning_rate}
+    learnt = commands.distill(runs, out, model, per_task, max_turns, settings, keep_memory, seed, quiet)
+    print(f"{out}: learnt from {learnt} trajectories; try it with: agentevolve run TASKS --model {model} --adapter {out}")
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="A run's folder.")], as_json: Json = False) -> None:
+    """Print a run's tables (all seeds pooled) and draw its learning curve into the run's folder."""
+    _report(run, as_json)
+
+
+@memory_app.command("list")
+def memory_list(
+    folder: Annotated[Path, typer.Argument(help="A run or a memory folder.")],
+    kind: Annotated[str | None, typer.Option(help="Only entries of this kind: demo, reflection, …")] = None,
+    as_of: Annotated[int | None, typer.Option(help="As it was after this round.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the entries, oldest first."""
+    from agentevolve import commands, listing
+
+    entries = commands.entries(folder, kind, as_of)
+    _show([entry.model_dump(mode="json") for entry in entries], as_json, lambda: listing.entries(entries))
+
+
+@memory_app.command("show")
+def memory_show(
+    folder: Annotated[Path, typer.Argument(help="A run or a memory folder.")],
+    id: Annotated[str, typer.Argument(help="An entry's id, as `memory list` prints it.")],
+    as_json: Json = False,
+) -> None:
+    """Show one entry whole, with the trajectories it came from."""
+    from agentevolve import commands, listing
+
+    entry = commands.entry(folder, id)
+    _show(entry.model_dump(mode="json"), as_json, lambda: listing.entry(entry))
+
+
+@memory_app.command("search")
+def memory_search(
+    folder: Annotated[Path, typer.Argument(help="A run or a memory folder.")],
+    query: Annotated[str, typer.Argument(help="What to look for.")],
+    k: Annotated[int, typer.Option(min=1, help="How many entries.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Find the entries whose keys are nearest to a text, with their cosine similarity."""
+    from agentevolve import commands, listing
+
+    found = commands.search(folder, query, k)
+    rows = [{"similarity": similarity, **entry.model_dump(mode="json")} for entry, similarity in found]
+    _show(rows, as_json, lambda: listing.found(found))
+
+
+@memory_app.command("stats")
+def memory_stats(folder: Annotated[Path, typer.Argument(help="A run or a memory folder.")], as_json: Json = False) -> None:
+    """Count the entries by kind, environment and round."""
+    from agentevolve import commands, listing
+
+    stats = commands.memory_stats(folder)
+    _show(stats, as_json, lambda: listing.stats(stats))
+
+
+@memory_app.command("rebuild")
+def memory_rebuild(folder: Annotated[Path, typer.Argument(help="A run or a memory folder.")]) -> None:
+    """Delete the search index and build it again from the journal."""
+    from agentevolve import commands
+
+    print(f"{folder}: {commands.rebuild(folder)} keys indexed")
+
+
+def main() -> None:
+    """The entry point: runs a command and turns a user's mistake into one line."""
+    try:
+        app()
+    except BudgetExceeded as error:
+        _fail(f"stopped: {error}; what is done is kept, go on with a larger limit", 3)
+    except AgentevolveError as error:
+        _fail(f"error: {error}", 2)
+    except KeyboardInterrupt:
+        _fail("stopped; what is done is kept", 130)
+
+
+def _fail(line: str, code: int) -> None:
+    print(" ".join(line.split()), file=sys.stderr)
+    sys.exit(code)
+
+
+def _report(place: Path, as_json: bool) -> None:
+    from agentevolve import commands
+
+    found = commands.reports(place)
+    _show_reports(found.tables, as_json)
+    for line in found.verdicts:
+        print(line, file=sys.stderr if as_json else sys.stdout)
+    print(f"picture: {found.draw()}", file=sys.stderr)
+
+
+def _show_reports(tables: dict[str, Any], as_json: bool) -> None:
+    from agentevolve.evaluate import table, to_json
+
+    values = {name: to_json(reports) for name, reports in tables.items()}
+    _show(values, as_json, lambda: [table(reports, name) for name, reports in tables.items()])
+
+
+def _show(values: Any, as_json: bool, tables: Any) -> None:
+    """Print `values` as JSON, or the tables that the function `tables` makes."""
+    if as_json:
+        print(json.dumps(values, indent=1, ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    console = Console() if sys.stdout.isatty() else Console(width=110)
+    made: list[Table | str] = tables()
+    for one in made:
+        console.print(one)

@@ -1,0 +1,201 @@
+"""What the command line does: from arguments to calls of the house, with every check before anything is written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from agentevolve.evaluate import learning_curve, pooled_report, report
+from agentevolve.load import load_task_set, tasks_of
+from agentevolve.local.adapter import check_base
+from agentevolve.local.train import LoraSettings
+from agentevolve.memory import open_memory, read_entries, read_stats
+from agentevolve.model import open_model
+from agentevolve.policy import Policy
+from agentevolve.protocols import AgentevolveError
+from agentevolve.records import Entry, Report, Task, Trajectory
+from agentevolve.refine import best
+from agentevolve.rollout import ORACLE, rollout
+from agentevolve.run import JOURNAL, Run
+from agentevolve.update import examples, fit, local_base
+
+
+def policy(model: str, api_base: str | None, adapter: Path | None, memory: Path | None, **settings: Any) -> Policy:
+    """The policy that the arguments name, checked: the model is known, the adapter is this base's, the memory is one."""
+    if model != ORACLE:
+        open_model(model, api_base=api_base).close()
+    if adapter:
+        check_base(adapter, local_base(model).identity)
+    folder = str(memory_folder(memory)) if memory else None
+    return Policy(model=model, api_base=api_base, adapter=str(adapter) if adapter else None, memory=folder, **settings)
+
+
+def chosen_tasks(name: str, split: str, limit: int | None) -> list[Task]:
+    """The tasks to run. Raises AgentevolveError for an unknown task set or split, a negative limit, or none at all."""
+    tasks = tasks_of(load_task_set(name), split, limit=limit)
+    if not tasks:
+        raise AgentevolveError(f"{name}: no task of split {split!r} was asked for (limit {limit})")
+    return tasks
+
+
+def new_folder(name: str) -> Path:
+    """A folder under runs/ that is not there yet."""
+    place = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return place if not place.exists() else place.with_name(f"{place.name}-{time.time_ns() % 1000}")
+
+
+def run_policy(
+    wanted: Policy,
+    tasks: Sequence[Task],
+    place: Path,
+    samples: int,
+    workers: int,
+    seed: int,
+    limits: tuple[int | None, float | None],
+    quiet: bool,
+) -> Report:
+    """Run the policy on the tasks in the run at `place`, which may be there already, and report."""
+    run = Run(place, seed=seed, workers=workers, quiet=quiet)
+    try:
+        run.settle("policy", wanted.model_dump(mode="json") | {"samples": samples, "seed": seed})
+        run.limit(*limits)
+        attempts = rollout(wanted, tasks, run, phase="run", samples=samples)
+    finally:
+        run.close()
+    return report(wanted.model, attempts)
+
+
+def distill(
+    runs: Sequence[Path],
+    out: Path,
+    model: str,
+    per_task: int,
+    max_turns: int | None,
+    settings: dict[str, Any],
+    keep_memory: bool,
+    seed: int,
+    quiet: bool,
+) -> int:
+    """Fine-tune `model` on the solved train attempts of the runs; how many trajectories it learnt from."""
+    base = local_base(model)
+    if out.exists():
+        raise AgentevolveError(f"{out}: exists already; name a new folder with --out")
+    lived = [
+        trajectory
+        for folder in runs
+        for one in seeds(folder)
+        for trajectory in attempts_of(one)
+        if trajectory.task.split == "train"
+    ]
+    kept = best(lived, per_task=per_task, max_turns=max_turns)
+    if not kept:
+        names = ", ".join(map(str, runs))
+        raise AgentevolveError(f"{names}: no solved attempt at a train task to learn from ({len(lived)} train attempts)")
+    fit(base, examples(kept, keep_memory=keep_memory), out, LoraSettings(**settings), seed=seed, quiet=quiet)
+    return len(kept)
+
+
+class Found(NamedTuple):
+    """A run's reports for reading: tables by name, the gate's verdicts as lines, and what the picture needs."""
+
+    place: Path
+    tables: dict[str, list[Report]]
+    verdicts: list[str]
+    rounds: dict[int, list[Report]]
+    by_seed: list[dict[int, list[Report]]]
+
+    def draw(self) -> Path:
+        """Draw the learning curve into the run's folder."""
+        rounds = self.rounds or {0: next(iter(self.tables.values()))}
+        return learning_curve(rounds, self.place / "report.png", seeds=self.by_seed if len(self.by_seed) > 1 else ())
+
+
+def reports(place: Path) -> Found:
+    """The reports of the run at `place`, its seeds pooled. Raises AgentevolveError where nothing is measured."""
+    runs = [Run(folder, quiet=True) for folder in seeds(place)]
+    names = [name for name in runs[0].evaluations() if all(name in one.evaluations() for one in runs)]
+    if not names:
+        raise AgentevolveError(f"{place}: nothing is measured yet; go on with: agentevolve evolve CONFIG --out {place} --resume")
+    tables = {name: _pooled(name, runs) for name in names}
+    rounds = {int(name.split("/")[0]): found for name, found in tables.items() if name.endswith("/val")}
+    by_seed = [{int(name.split("/")[0]): _pooled(name, [one]) for name in names if name.endswith("/val")} for one in runs]
+    return Found(place, tables, [line for one in runs for line in _verdicts(one, len(runs) > 1)], rounds, by_seed)
+
+
+def _pooled(name: str, runs: Sequence[Run]) -> list[Report]:
+    """One report for each arm of an evaluation, over the runs."""
+    arms = {
+        arm: [[one.trajectories[id] for id in one.evaluations()[name][arm]] for one in runs]
+        for arm in runs[0].evaluations()[name]
+    }
+    base = arms.get("base")
+    return [pooled_report(arm, found, base if arm != "base" else None, "base" if base else "") for arm, found in arms.items()]
+
+
+def _verdicts(run: Run, named: bool) -> list[str]:
+    prefix = "gate "
+    found = [(name.removeprefix(prefix).split("/")[0], fact) for name, fact in run.facts.items() if name.startswith(prefix)]
+    return [f"gate, {f'{run.folder.name}, ' if named else ''}round {number}: {_verdict(fact)}" for number, fact in found]
+
+
+def _verdict(fact: dict[str, Any]) -> str:
+    if not fact["promoted"]:
+        return f"rolled back, {fact['holder']} stays (no candidate passed)"
+    found = {name: 100 * value for name, value in fact["differences"][fact["promoted"]].items()}
+    shown = f"{found['mean']:+.0f} points [{found['low']:+.0f}, {found['high']:+.0f}]"
+    return f"promoted {fact['promoted']} ({shown} over {fact['holder']})"
+
+
+def seeds(place: Path) -> list[Path]:
+    """The folders of the runs at `place`: itself, or one for each seed. Raises AgentevolveError if there is none."""
+    if (place / JOURNAL).is_file():
+        return [place]
+    found = sorted(folder for folder in place.glob("seed-*") if (folder / JOURNAL).is_file())
+    if not found:
+        raise AgentevolveError(f"{place}: not a run: there is no {JOURNAL} in it")
+    return found
+
+
+def attempts_of(folder: Path) -> list[Trajectory]:
+    """Every attempt in a run's journal."""
+    return list(Run(folder, quiet=True).trajectories.values())
+
+
+def memory_folder(place: Path) -> Path:
+    """The memory at `place`, a memory folder or a run that has one."""
+    for folder in (place, place / "memory"):
+        if (folder / "memory.json").is_file():
+            return folder
+    raise AgentevolveError(f"{place}: neither a memory folder nor a run with one: there is no memory.json")
+
+
+def entries(place: Path, kind: str | None, as_of: int | None) -> list[Entry]:
+    """The entries of the memory at `place`."""
+    return read_entries(memory_folder(place), as_of=as_of, kind=kind)
+
+
+def entry(place: Path, id: str) -> Entry:
+    """One entry by its id. Raises AgentevolveError for an unknown one."""
+    known = {one.id: one for one in read_entries(memory_folder(place))}
+    if id not in known:
+        raise AgentevolveError(f"{place}: no entry {id!r}; `agentevolve memory list {place}` prints the {len(known)} known ids")
+    return known[id]
+
+
+def search(place: Path, query: str, k: int) -> list[tuple[Entry, float]]:
+    """The k entries nearest to the query."""
+    with open_memory(memory_folder(place), create=False) as memory:
+        return memory.search(query, k)
+
+
+def memory_stats(place: Path) -> dict[str, Any]:
+    """What the memory at `place` holds, in numbers."""
+    return read_stats(memory_folder(place))
+
+
+def rebuild(place: Path) -> int:
+    """Build the index of the memory at `place` again from its journal; the number of keys in it."""
+    with open_memory(memory_folder(place), create=False) as memory:
+        return memory.rebuild()

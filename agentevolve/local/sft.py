@@ -1,0 +1,103 @@
+"""TRL's SFTTrainer with PEFT's LoRA, made for small machines.
+
+Three things differ from the plain trainer. The language model head runs only at positions whose next token is learnt: TRL's
+own fused head does so on Triton devices alone, on a CPU it scores every position. On a CPU every row is its own micro-batch
+and gradients are summed over `batch_size` rows: no padding is computed, and memory grows with the longest row, not with the
+batch. The first step learns: the plain scheduler gives it a rate of zero. Nothing is reported to a hub or a tracker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from agentevolve.local.adapter import TENSORS, LoraSettings
+from agentevolve.local.rows import IGNORED, Row, collate
+
+
+def build_trainer(model: Any, tokenizer: Any, rows: Sequence[Row], out: Path, settings: LoraSettings, seed: int) -> Any:
+    """TRL's trainer over `rows` for `model`, with a fresh adapter on it; the caller calls its `train()`."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import PrinterCallback
+
+    gpu = torch.cuda.is_available()
+    micro, half = (settings.batch_size, torch.cuda.is_bf16_supported()) if gpu else (1, False)
+    lora = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=sorted(TENSORS),
+        task_type="CAUSAL_LM",
+    )
+    trainer = _trainer_class()(
+        model=model,
+        args=_arguments(out, settings, seed, micro=micro, bf16=half),
+        train_dataset=Dataset.from_list([row._asdict() for row in rows]),
+        processing_class=tokenizer,
+        data_collator=lambda batch: collate(batch, tokenizer.eos_token_id),
+        peft_config=lora,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _arguments(out: Path, settings: LoraSettings, seed: int, *, micro: int, bf16: bool) -> Any:
+    from trl import SFTConfig
+
+    return SFTConfig(
+        output_dir=str(out),
+        seed=seed,
+        learning_rate=settings.learning_rate,
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=settings.batch_size // micro,
+        warmup_steps=settings.warmup,
+        weight_decay=settings.weight_decay,
+        bf16=bf16,
+        gradient_checkpointing=False,
+        max_length=None,  # the rows are cut already
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+        logging_steps=1,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+    )
+
+
+def _trainer_class() -> Any:
+    import torch
+    from trl import SFTTrainer
+
+    class LabelledHead(SFTTrainer):  # type: ignore[misc]
+        """SFTTrainer whose head runs at the learnt positions only, and which reports to nobody."""
+
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+            """Weighted cross-entropy, summed over the rows, over the number of learnt tokens of the optimiser step."""
+            target = inputs["labels"][:, 1:]  # (rows, length - 1): the token after each position
+            at = (target != IGNORED).any(0).nonzero()[:, 0]  # (places,): positions some row learns from
+            given = {key: inputs[key] for key in ("input_ids", "attention_mask") if key in inputs}
+            logits = model(**given, logits_to_keep=at, use_cache=False).logits.float()  # (rows, places, vocabulary)
+            wanted = target[:, at]  # (rows, places)
+            losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none").view_as(wanted)
+            count = (target != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
+            return (losses.sum(1) * inputs["weight"]).sum() / count
+
+        def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+            """The plain scheduler's first step has a rate of zero and learns nothing; here all steps learn."""
+            warm: float = self.args.warmup_steps * num_training_steps
+
+            def rate(step: int) -> float:
+                return min((step + 1) / (warm + 1), (num_training_steps - step) / (num_training_steps - warm))
+
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, rate)
+            return self.lr_scheduler
+
+        def _send_telemetry(self) -> None:
+            """Replaces TRL's report to the hub."""
+
+    return LabelledHead

@@ -1,0 +1,177 @@
+import math
+import pickle
+import shutil
+
+import httpx
+import pytest
+import tiny
+import torch
+
+from agentevolve.local import adapter, catalog, engine
+from agentevolve.local.adapter import LoraSettings, check_base, read_adapter
+from agentevolve.local.train import load_base, train_lora
+from agentevolve.protocols import AgentevolveError
+
+QUESTIONS = ["What is the password?", "Tell me the password!"]
+OTHERS = ["What is the capital of France?", "Count: one two three"]
+ODD = "purple zebra 7"
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A tiny base and an adapter trained on it for a step."""
+    torch.set_num_threads(1)
+    base = tiny.folder(tmp_path / "base")
+    train_lora(base, [tiny.example("a", "b")], tmp_path / "adapter", LoraSettings(rank=4, epochs=1), seed=0, base="tiny")
+    return base, tmp_path / "adapter"
+
+
+def test_the_gguf_holds_every_weight_under_llama_cpps_name_and_in_its_order(small):
+    import gguf
+    from safetensors.numpy import load_file
+
+    torn = load_file(small[1] / adapter.WEIGHTS)
+    given = {name.removeprefix("base_model.model.model.layers."): values for name, values in torn.items()}
+    reader = gguf.GGUFReader(small[1] / adapter.GGUF)
+    tensors = {tensor.name: tensor.data for tensor in reader.tensors}
+    assert len(tensors) == len(given) == 2 * 7 * 2
+    assert (tensors["blk.1.ffn_down.weight.lora_a"] == given["1.mlp.down_proj.lora_A.weight"]).all()
+    assert (tensors["blk.0.attn_v.weight.lora_b"] == given["0.self_attn.v_proj.lora_B.weight"]).all()
+    assert (tensors["blk.0.attn_q.weight.lora_a"] == given["0.self_attn.q_proj.lora_A.weight"]).all()
+    for name, key, heads in (("q", "0.self_attn.q_proj", 4), ("k", "0.self_attn.k_proj", 2)):
+        rows, theirs = given[f"{key}.lora_B.weight"], tensors[f"blk.0.attn_{name}.weight.lora_b"]
+        assert rows.any() and rows.shape == theirs.shape == (16 * heads, 4)
+        for head in range(heads):
+            for half in range(2):
+                for place in range(8):
+                    assert (theirs[16 * head + 2 * place + half] == rows[16 * head + 8 * half + place]).all()
+    fields = {name: reader.get_field(name).contents() for name in ("general.type", "adapter.type", "adapter.lora.alpha")}
+    assert fields == {"general.type": "adapter", "adapter.type": "lora", "adapter.lora.alpha": 32.0}
+
+
+def test_an_adapter_belongs_to_its_base(small):
+    assert check_base(small[1], "tiny") == read_adapter(small[1])
+    with pytest.raises(AgentevolveError, match=f"adapter {small[1]} was trained on tiny, not on other"):
+        check_base(small[1], "other")
+
+
+@pytest.mark.parametrize("name", [adapter.WEIGHTS, adapter.CONFIG, adapter.GGUF])
+def test_a_damaged_adapter_is_refused(small, name):
+    file = small[1] / name
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(AgentevolveError, match=f"broken adapter: {name} is not the file that training wrote"):
+        read_adapter(small[1])
+    file.unlink()
+    with pytest.raises(AgentevolveError, match=f"broken adapter: {name} is missing"):
+        read_adapter(small[1])
+
+
+@pytest.mark.parametrize("record", ['{"base": 1}', "not json", "[]"])
+def test_a_folder_of_another_kind_is_refused(tmp_path, record):
+    with pytest.raises(AgentevolveError, match=r"not an adapter: a folder with agentevolve\.json is expected"):
+        read_adapter(tmp_path)
+    (tmp_path / adapter.INFO).write_text(record)
+    with pytest.raises(AgentevolveError, match=r"agentevolve\.json: not an adapter's record: [^\n]+$"):
+        read_adapter(tmp_path)
+    (tmp_path / adapter.INFO).write_bytes(b"\xff")
+    with pytest.raises(AgentevolveError, match="not an adapter's record"):
+        read_adapter(tmp_path)
+
+
+class Bomb:
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return open, (str(self.target), "w")
+
+
+def test_a_pickle_in_the_place_of_the_weights_is_not_loaded(small, tmp_path):
+    (small[1] / "adapter_model.bin").write_bytes(pickle.dumps(Bomb(tmp_path / "went off")))
+    (small[1] / adapter.WEIGHTS).unlink()
+    with pytest.raises(AgentevolveError, match="is missing"):
+        train_lora(
+            small[0], [tiny.example("a", "b")], tmp_path / "out", LoraSettings(rank=4), seed=0, base="tiny", start=small[1]
+        )
+    assert not (tmp_path / "went off").exists()
+
+
+def test_a_tensor_without_a_name_in_llama_cpp_is_refused(small):
+    from safetensors.numpy import load_file, save_file
+
+    values = next(iter(load_file(small[1] / adapter.WEIGHTS).values()))
+    save_file({"base_model.model.model.embed_tokens.lora_embedding_A": values}, small[1] / adapter.WEIGHTS)
+    with pytest.raises(AgentevolveError, match=r"embed_tokens\.lora_embedding_A has no name in llama\.cpp"):
+        adapter.export_gguf(small[1], small[0])
+
+
+@pytest.fixture(scope="module")
+def base():
+    return catalog.resolve("smollm2-135m")
+
+
+@pytest.fixture(scope="module")
+def odd(base, tmp_path_factory):
+    """The real model, taught one odd answer in a few steps."""
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("odd") / "adapter"
+    taught = [tiny.example(question, ODD) for question in QUESTIONS]
+    settings = LoraSettings(learning_rate=2e-3, epochs=7, batch_size=2)
+    train_lora(catalog.training_folder(base), taught, out, settings, seed=0, base=base.identity)
+    return out
+
+
+def chats():
+    for question in QUESTIONS + OTHERS:
+        yield [message.model_dump() for message in tiny.example(question, "").prompt]
+
+
+def served(gguf, lora, tokens):
+    """For each chat the server's greedy answer: the tokens' ids and the log-probabilities it gave them."""
+    running = engine.serve(gguf, adapter=lora, slots=1, threads=1, context=256)
+    asked = {"max_tokens": tokens, "temperature": 0.0, "logprobs": True, "top_logprobs": 1}
+    headers = {"Authorization": f"Bearer {running.key}"}
+    with httpx.Client(base_url=running.url, headers=headers, timeout=60) as client:
+        replies = [client.post("/chat/completions", json={"messages": chat, **asked}).json()["choices"][0] for chat in chats()]
+    running.close()
+    texts = [reply["message"]["content"] for reply in replies]
+    return texts, [[(token["id"], token["logprob"]) for token in reply["logprobs"]["content"]] for reply in replies]
+
+
+def test_the_server_gives_the_answer_that_training_taught(base, odd):
+    taught, _ = served(catalog.serving_gguf(base), odd / adapter.GGUF, 12)
+    plain, _ = served(catalog.serving_gguf(base), None, 12)
+    assert taught[:2] == [ODD, ODD]
+    assert ODD not in plain
+
+
+def test_training_and_serving_agree_on_every_token(base, odd, tmp_path):
+    """With large random weights on the queries and keys alone, whose rows the two order differently."""
+    from peft import PeftModel
+    from safetensors.torch import load_file, save_file
+
+    folder, loud = catalog.training_folder(base), shutil.copytree(odd, tmp_path / "loud")
+    weights = load_file(odd / adapter.WEIGHTS)
+    random = torch.Generator().manual_seed(0)
+    for name, values in weights.items():
+        if "lora_B" in name:
+            values.normal_(std=STD if "q_proj" in name or "k_proj" in name else 0.0, generator=random)
+    save_file(weights, loud / adapter.WEIGHTS)
+    (loud / adapter.GGUF).unlink()
+    model, tokenizer = load_base(folder)
+    model = PeftModel.from_pretrained(model, loud).eval()
+    _, answers = served(catalog.serving_gguf(base), adapter.export_gguf(loud, folder), 6)
+    for chat, answer in zip(chats(), answers, strict=True):
+        prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True)["input_ids"]
+        said = [token for token, _ in answer]
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt + said])).logits[0, len(prompt) - 1 : -1]  # (said, vocabulary)
+        chances = logits.softmax(-1)
+        print(
+            [
+                (round(chances[p, t].item(), 3), round(math.exp(c), 3), chances[p].argmax().item() == t)
+                for p, (t, c) in enumerate(answer)
+            ]
+        )
+        for place, (token, chance) in enumerate(answer):
+            assert chances[place, token].item() == pytest.approx(math.exp(chance), abs=0.1)

@@ -1,0 +1,146 @@
+import sys
+
+import pytest
+import tiny
+import torch
+
+from agentevolve.local.adapter import LoraSettings, read_adapter
+from agentevolve.local.rows import IGNORED, collate, render
+from agentevolve.local.sft import build_trainer
+from agentevolve.local.train import load_base, train_lora
+from agentevolve.protocols import AgentevolveError
+
+ROWS = [tiny.example("Where?", "go north", "take"), tiny.example("What?", "a coin"), tiny.example("Who?", "me", "you", "they")]
+QUICK = LoraSettings(rank=4, alpha=8, epochs=2, batch_size=2, learning_rate=0.01)
+NAMES = ["adapter.gguf", "adapter_config.json", "adapter_model.safetensors", "agentevolve.json"]
+CONNECTIONS: list[str] = []
+sys.addaudithook(lambda event, args: CONNECTIONS.append(event) if event in ("socket.connect", "socket.getaddrinfo") else None)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    torch.set_num_threads(1)  # two threads for such small work only wait for each other
+    return tiny.folder(tmp_path_factory.mktemp("base") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def first(folder, tmp_path_factory):
+    """An adapter of two optimiser steps an epoch."""
+    out = tmp_path_factory.mktemp("first") / "adapter"
+    train_lora(folder, ROWS, out, QUICK, seed=1, base="tiny")
+    return out
+
+
+def weights(out):
+    return (out / "adapter_model.safetensors").read_bytes()
+
+
+def test_training_lowers_the_loss_and_says_what_it_did(folder, tmp_path, capfd):
+    CONNECTIONS.clear()
+    steps = []
+    longer = QUICK.model_copy(update={"epochs": 15})
+    result = train_lora(folder, ROWS, tmp_path / "out", longer, seed=1, base="tiny", progress=lambda *step: steps.append(step))
+    rows = [render(example, tiny.tokenizer()) for example in ROWS]
+    assert result.loss_last < result.loss_first - 0.4
+    assert result.loss_first == pytest.approx(sum(loss for *_, loss in steps[:3]) / 3)
+    assert [step[:2] for step in steps] == [(step, 30) for step in range(1, 31)]
+    assert result.steps == 30
+    assert result.tokens == 15 * sum(len(row.ids) for row in rows)
+    assert result.labelled == 15 * sum(label != IGNORED for row in rows for label in row.labels)
+    assert result.peak_memory_bytes > 10**7
+    info = read_adapter(tmp_path / "out")
+    assert (info.base, info.seed, info.settings, info.start) == ("tiny", 1, longer, None)
+    assert info.examples == ("Where?", "What?", "Who?")
+    assert info.sources == ("trajectory Where?", "trajectory What?", "trajectory Who?")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == NAMES
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert str(folder) not in (tmp_path / "out" / "adapter_config.json").read_text()
+    assert capfd.readouterr() == ("", "")
+    assert CONNECTIONS == []
+
+
+def test_the_seed_decides_the_adapter(folder, first, tmp_path):
+    train_lora(folder, ROWS, tmp_path / "same", QUICK, seed=1, base="tiny")
+    train_lora(folder, ROWS, tmp_path / "other", QUICK, seed=2, base="tiny")
+    assert weights(tmp_path / "same") == weights(first)
+    assert weights(tmp_path / "other") != weights(first)
+
+
+def test_the_head_runs_at_learnt_positions_only_and_the_loss_is_the_models_own(folder, tmp_path):
+    model, tokenizer = load_base(folder)
+    rows = [render(example, tokenizer) for example in ROWS]
+    trainer = build_trainer(model, tokenizer, rows, tmp_path, QUICK, seed=0)
+    shapes = []
+    model.lm_head.register_forward_hook(lambda module, given, made: shapes.append(tuple(made.shape)))
+    for row in rows:
+        batch = collate([row._asdict()], tokenizer.eos_token_id)
+        loss = trainer.compute_loss(trainer.model, batch)
+        assert shapes[-1] == (1, sum(label != IGNORED for label in row.labels), 258)
+        own = model(input_ids=batch["input_ids"], labels=batch["labels"]).loss
+        assert loss.item() == pytest.approx(own.item(), rel=1e-5)
+
+
+def test_a_padded_batch_has_the_loss_of_its_rows_each_times_its_weight(folder, tmp_path):
+    model, tokenizer = load_base(folder)
+    rows = [render(example.model_copy(update={"weight": 1.0 + place}), tokenizer) for place, example in enumerate(ROWS)]
+    trainer = build_trainer(model, tokenizer, rows, tmp_path, QUICK, seed=0)
+
+    def loss(rows):
+        return trainer.compute_loss(trainer.model, collate([row._asdict() for row in rows], 257), num_items_in_batch=10).item()
+
+    assert loss(rows) == pytest.approx(sum(loss([row]) for row in rows), rel=1e-5)
+    assert loss([rows[2]]) == pytest.approx(3 * loss([rows[2]._replace(weight=1.0)]), rel=1e-5)
+
+
+def test_training_goes_on_from_an_adapter(folder, first, tmp_path):
+    still = QUICK.model_copy(update={"learning_rate": 1e-12, "epochs": 1})
+    fresh = train_lora(folder, ROWS, tmp_path / "fresh", still, seed=1, base="tiny")
+    on = train_lora(folder, ROWS, tmp_path / "on", still, seed=1, base="tiny", start=first)
+    assert on.loss_first < fresh.loss_first
+    assert read_adapter(tmp_path / "on").start == read_adapter(first).identity
+    from safetensors.numpy import load_file
+
+    before, after = (load_file(path / "adapter_model.safetensors") for path in (first, tmp_path / "on"))
+    assert before.keys() == after.keys()
+    assert all(abs(before[name] - after[name]).max() < 1e-9 for name in before)
+
+
+def test_an_adapter_that_does_not_fit_is_no_start(folder, first, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(AgentevolveError, match="was trained on tiny, not on another"):
+        train_lora(folder, ROWS, out, QUICK, seed=1, base="another", start=first)
+    with pytest.raises(AgentevolveError, match="rank is 4; it cannot go on with 8"):
+        train_lora(folder, ROWS, out, QUICK.model_copy(update={"rank": 8}), seed=1, base="tiny", start=first)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_training_that_fails_leaves_nothing(folder, tmp_path):
+    def stop(step, steps, loss):
+        if step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_lora(folder, ROWS, tmp_path / "out", QUICK, seed=1, base="tiny", progress=stop)
+    with pytest.raises(AgentevolveError, match="nothing to learn in 3 examples cut to 5 tokens"):
+        train_lora(folder, ROWS, tmp_path / "out", QUICK.model_copy(update={"max_length": 5}), seed=1, base="tiny")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_training_left_is_replaced(folder, first, tmp_path):
+    (tmp_path / ".out.partial" / "checkpoint").mkdir(parents=True)
+    train_lora(folder, ROWS, tmp_path / "out", QUICK, seed=1, base="tiny")
+    assert weights(tmp_path / "out") == weights(first)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_adapter_is_never_overwritten(folder, first):
+    with pytest.raises(AgentevolveError, match="exists already"):
+        train_lora(folder, ROWS, first, QUICK, seed=1, base="tiny")
+
+
+def test_a_base_of_another_architecture_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
+    with pytest.raises(AgentevolveError, match="model_type is 'mamba'"):
+        train_lora(tmp_path, ROWS, tmp_path / "out", QUICK, seed=1, base="x")
+    with pytest.raises(AgentevolveError, match=r"config\.json is missing"):
+        train_lora(tmp_path / "none", ROWS, tmp_path / "out", QUICK, seed=1, base="x")
