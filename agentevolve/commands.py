@@ -93,7 +93,7 @@ def distill(
     if not kept:
         names = ", ".join(map(str, runs))
         raise AgentevolveError(f"{names}: no solved attempt at a train task to learn from ({len(lived)} train attempts)")
-    fit(base, examples(kept, keep_memory=keep_memory), out, LoraSettings(**settings), seed=seed, quiet=quiet)
+    fit(base, examples(kept, keep_memory=keep_memory), out, LoraSettings(**settings), seed=seed, quiet=quiet, threads=None)
     return len(kept)
 
 

@@ -22,12 +22,21 @@ from agentevolve.local import catalog, engine
 from agentevolve.protocols import AgentevolveError, Model, Reply
 from agentevolve.records import Message, Usage
 
+Messages = Sequence[Message]
+Choices = Sequence[str]
 TRIES = 4
 EXAMPLES = "local/smollm2-135m, openai/gpt-5-mini, anthropic/claude-haiku-4-5, ollama_chat/llama3.2, hosted_vllm/<model>, random"
 
 
 class ModelError(RuntimeError):
-    """A backend failed or answered something unusable; the attempt that asked is lost, the run is not."""
+    """A backend failed or answered something unusable: the attempt that asked is lost, the run is not.
+
+    `status` is the HTTP status of a refused request, 0 without one.
+    """
+
+    def __init__(self, text: str, status: int = 0) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 class RandomModel:
@@ -36,13 +45,7 @@ class RandomModel:
     name = "random"
 
     def complete(
-        self,
-        messages: Sequence[Message],
-        *,
-        choices: Sequence[str] = (),
-        temperature: float = 0.0,
-        max_tokens: int = 64,
-        seed: int = 0,
+        self, messages: Messages, *, choices: Choices = (), temperature: float = 0.0, max_tokens: int = 64, seed: int = 0
     ) -> Reply:
         """One of `choices`, drawn by `seed`. Raises AgentevolveError without choices."""
         if not choices:
@@ -61,19 +64,13 @@ class ScriptedModel:
 
     name = "scripted"
 
-    def __init__(self, replies: Sequence[str] | Callable[[Sequence[Message], Sequence[str]], str]) -> None:
+    def __init__(self, replies: Sequence[str] | Callable[[Messages, Choices], str]) -> None:
         self.calls: list[tuple[tuple[Message, ...], tuple[str, ...]]] = []
         self._replies = replies
         self._lock = threading.Lock()
 
     def complete(
-        self,
-        messages: Sequence[Message],
-        *,
-        choices: Sequence[str] = (),
-        temperature: float = 0.0,
-        max_tokens: int = 64,
-        seed: int = 0,
+        self, messages: Messages, *, choices: Choices = (), temperature: float = 0.0, max_tokens: int = 64, seed: int = 0
     ) -> Reply:
         """The next reply. Raises ModelError when the script is over."""
         with self._lock:
@@ -93,7 +90,7 @@ class ScriptedModel:
 
 
 class LiteModel:
-    """A model behind LiteLLM: a hosted one, a server at `api_base`, or a local engine started at the first call."""
+    """A model behind LiteLLM: a hosted one, a server at `api_base`, or a local engine that `start` starts at the first call."""
 
     def __init__(
         self,
@@ -105,33 +102,26 @@ class LiteModel:
         timeout: float = 120.0,
     ) -> None:
         self.name = name
-        self._api_base, self._start = api_base, start
-        self._budget, self._timeout = budget or Budget(), timeout
+        self._api_base, self._start, self._timeout = api_base, start, timeout
+        self._budget = budget or Budget()
         self._engine: engine.Engine | None = None
-        self._lock, self._thread, self._turn = threading.Lock(), threading.local(), itertools.count()
+        self._lock, self._thread, self._threads = threading.Lock(), threading.local(), itertools.count()
         self._plain = False
 
     def complete(
-        self,
-        messages: Sequence[Message],
-        *,
-        choices: Sequence[str] = (),
-        temperature: float = 0.0,
-        max_tokens: int = 64,
-        seed: int = 0,
+        self, messages: Messages, *, choices: Choices = (), temperature: float = 0.0, max_tokens: int = 64, seed: int = 0
     ) -> Reply:
-        """Answer `messages`.
+        """Answer `messages`; an answer held to `choices` may be as long as the longest of them, whatever `max_tokens`.
 
         Raises BudgetExceeded before the call, AgentevolveError for what the user must mend (key, model name), else ModelError.
         """
-        if choices:  # a constrained answer ends by itself; cut short it would be no choice at all
-            max_tokens = max(max_tokens, 16 + max(len(choice.encode()) for choice in choices))
-        asked = {"messages": [message.model_dump() for message in messages], "temperature": temperature}
-        asked |= {"max_tokens": max_tokens, "seed": seed, "timeout": self._timeout}
-        tokens = sum(len(message.content) for message in messages) // 3 + max_tokens
-        with self._budget.reserve(tokens, self._price(tokens - max_tokens, max_tokens)) as book:
+        max_tokens = max(max_tokens, 16 + max((len(choice.encode()) for choice in choices), default=0))
+        call = self._route() | {"messages": [message.model_dump() for message in messages], "timeout": self._timeout}
+        call |= {"temperature": temperature, "max_tokens": max_tokens, "seed": seed}
+        prompt = sum(len(message.content) for message in messages) // 3
+        with self._budget.reserve(prompt + max_tokens, self._estimate(prompt, max_tokens)) as book:
             began = time.monotonic()
-            answer = self._ask(asked, choices)
+            answer = self._ask(call, choices)
             usage = self._usage(answer, time.monotonic() - began)
             book(usage)
         return Reply(_pick(_text(answer), choices), usage)
@@ -143,65 +133,65 @@ class LiteModel:
                 self._engine.close()
             self._engine = None
 
-    def _ask(self, asked: dict[str, Any], choices: Sequence[str]) -> Any:
-        held = self._constraint(choices)
-        try:
-            return _send(self.name, asked | self._route() | held)
-        except _litellm().BadRequestError as error:
-            if not held or self._start or isinstance(error, _litellm().ContextWindowExceededError):
-                raise ModelError(_line(self.name, error)) from None
-        self._plain = True  # the backend refused the schema: ask for plain text from now on
-        return self._ask(asked, choices)
-
     def _route(self) -> dict[str, Any]:
         if self._start is None:
-            return {"model": self.name, "api_base": self._api_base} | self._no_key()
+            return {"model": self.name} | self._own_server()
         with self._lock:
-            if self._engine is None:
-                self._engine = self._start()
+            self._engine = self._engine or self._start()
             return {"model": "openai/local", "api_base": self._engine.url, "api_key": self._engine.key}
 
-    def _no_key(self) -> dict[str, Any]:
+    def _own_server(self) -> dict[str, Any]:
         """A server of one's own often wants no key, but LiteLLM insists on one."""
-        missing = self._api_base and _litellm().validate_environment(self.name)["missing_keys"]
-        return {"api_key": "none"} if missing else {}
+        if not self._api_base:
+            return {}
+        return {"api_base": self._api_base} | ({"api_key": "none"} if _missing_keys(self.name) else {})
 
-    def _constraint(self, choices: Sequence[str]) -> dict[str, Any]:
-        if self._start:
-            return {"extra_body": {"id_slot": self._slot()} | ({"grammar": engine.grammar(choices)} if choices else {})}
+    def _ask(self, call: dict[str, Any], choices: Choices) -> Any:
+        held = self._held(choices)
+        try:
+            return _send(self.name, call | held)
+        except ModelError as error:
+            if "response_format" not in held or error.status not in (400, 422):
+                raise
+        answer = _send(self.name, call)
+        self._plain = True  # the backend takes the request without the schema only: ask for plain text from now on
+        return answer
+
+    def _held(self, choices: Choices) -> dict[str, Any]:
+        """What holds the answer to `choices`, in the strictest way that the backend knows."""
+        if self._engine:
+            return {
+                "extra_body": {"id_slot": self._slot(self._engine)} | ({"grammar": engine.grammar(choices)} if choices else {})
+            }
         if not choices or self._plain:
             return {}
         if self.name.startswith("hosted_vllm/"):
             return {"extra_body": {"structured_outputs": {"choice": list(choices)}}}
-        if self._api_base or _litellm().supports_response_schema(self.name):
-            return {"response_format": _schema(choices)}
-        return {}
+        schema = self._api_base or _litellm().supports_response_schema(self.name)
+        return {"response_format": _schema(choices)} if schema else {}
 
-    def _slot(self) -> int:
-        """One slot a worker thread, so that its growing conversation finds its own prompt cache."""
-        if not hasattr(self._thread, "turn"):
-            self._thread.turn = next(self._turn)
-        return int(self._thread.turn) % (self._engine.slots if self._engine else 4)
+    def _slot(self, engine: engine.Engine) -> int:
+        """One slot a thread, so that a growing conversation finds its own prompt cache."""
+        if not hasattr(self._thread, "number"):
+            self._thread.number = next(self._threads)
+        return int(self._thread.number) % engine.slots
 
-    def _price(self, prompt: int, completion: int) -> float:
-        if self._start:
-            return 0.0
-        try:
-            return float(sum(_litellm().cost_per_token(self.name, prompt_tokens=prompt, completion_tokens=completion)))
-        except Exception:  # LiteLLM raises bare exceptions for a model without a known price
-            return 0.0
+    def _estimate(self, prompt: int, completion: int) -> float:
+        """USD; 0 for a model without a known price."""
+        prices = (0.0, 0.0) if self._start else _prices(self.name)
+        return prompt * prices[0] + completion * prices[1]
 
     def _usage(self, answer: Any, seconds: float) -> Usage:
-        counted = getattr(answer, "usage", None)
+        counted = answer.usage
         details = getattr(counted, "prompt_tokens_details", None)
-        prompt, completion = getattr(counted, "prompt_tokens", 0) or 0, getattr(counted, "completion_tokens", 0) or 0
+        priced = any(_prices(self.name)) if self._start is None else False
         return Usage(
             calls=1,
-            prompt_tokens=prompt,
-            cached_tokens=getattr(details, "cached_tokens", 0) or 0,
-            completion_tokens=completion,
+            prompt_tokens=counted.prompt_tokens or 0,
+            cached_tokens=getattr(details, "cached_tokens", None) or 0,
+            completion_tokens=counted.completion_tokens or 0,
             seconds=seconds,
-            usd=self._price(prompt, completion),
+            usd=_litellm().completion_cost(answer, model=self.name) if priced else 0.0,
         )
 
 
@@ -215,9 +205,9 @@ def open_model(
     budget: Budget | None = None,
     timeout: float = 120.0,
 ) -> Model:
-    """The model called `name`: `local/<name or path>`, `random` or a LiteLLM name `provider/model`.
+    """The model called `name`: `local/<name or path>`, `random` or LiteLLM's `provider/model`.
 
-    `adapter` is a GGUF LoRA file for a local model; `timeout` is in seconds a try.
+    `adapter` is a GGUF LoRA file for a local model; `slots` and `threads` are the local engine's; `timeout` is in seconds a try.
     Raises AgentevolveError, before anything starts, for an unknown name or an adapter that has nothing to be put on.
     """
     if adapter and not name.startswith("local/"):
@@ -251,39 +241,60 @@ def _litellm() -> Any:
     return litellm
 
 
+@functools.cache
+def _prices(name: str) -> tuple[float, float]:
+    """USD a prompt token and a completion token; zeros when LiteLLM knows no price."""
+    try:
+        info = _litellm().get_model_info(name)
+    except Exception:  # LiteLLM raises a bare Exception for a model that it has no entry for
+        return 0.0, 0.0
+    return info.get("input_cost_per_token") or 0.0, info.get("output_cost_per_token") or 0.0
+
+
+def _missing_keys(name: str) -> list[str]:
+    return [key for key in _litellm().validate_environment(name)["missing_keys"] if key.endswith("_API_KEY")]
+
+
 def _send(name: str, call: dict[str, Any]) -> Any:
-    """One LiteLLM call, tried again after passing failures with exponential backoff and jitter."""
+    """One LiteLLM call, tried again after a passing failure.
+
+    LiteLLM's own retries are off: they repeat without a pause, and also what can never succeed.
+    """
     litellm = _litellm()
-    passing = (
-        litellm.RateLimitError,
-        litellm.InternalServerError,
-        litellm.ServiceUnavailableError,
-        litellm.Timeout,
-        litellm.APIConnectionError,
-    )
+    import openai  # every LiteLLM error is one of its errors
+
     for attempt in itertools.count(1):
         try:
             return litellm.completion(**call, max_retries=0, num_retries=0)
-        except (litellm.AuthenticationError, litellm.PermissionDeniedError):
-            raise AgentevolveError(f"{name}: the backend refused the key; set this provider's key in the environment") from None
-        except litellm.NotFoundError as error:
-            raise AgentevolveError(_line(name, error)) from None
-        except passing as error:
-            if attempt == TRIES:
-                raise ModelError(_line(name, error)) from None
-        except litellm.APIError as error:
-            raise ModelError(_line(name, error)) from None
-        time.sleep(0.5 * 2**attempt * random.uniform(0.5, 1.0))
+        except openai.OpenAIError as error:
+            status = int(getattr(error, "status_code", None) or 500)
+            _raise_for_user(name, call, status)
+            if attempt == TRIES or (status < 500 and status not in (408, 409, 429)):
+                raise ModelError(_line(name, error), status) from None
+        pause = (2.0 if status == 429 else 0.25) * 2 ** (attempt - 1)
+        time.sleep(pause * random.uniform(0.5, 1.5))
+
+
+def _raise_for_user(name: str, call: dict[str, Any], status: int) -> None:
+    missing = [] if "api_key" in call else _missing_keys(name)
+    if status in (401, 403) or (missing and status >= 500):
+        key = f"{', '.join(missing)} is not set" if missing else "check its API key"
+        raise AgentevolveError(f"{name}: the backend refused access ({status}): {key}")
+    if status == 404:
+        raise AgentevolveError(f"{name}: the backend knows no such model or address (404)")
 
 
 def _line(name: str, error: Exception) -> str:
-    text = str(error).strip().splitlines() or [""]
-    return f"{name}: {type(error).__name__}: {text[0][:300]}"
+    """The error on one line, short and without any key that the backend may have echoed."""
+    text = " ".join(str(error).split())
+    for key, value in os.environ.items():
+        if key.endswith(("_KEY", "_TOKEN")) and len(value) >= 8:
+            text = text.replace(value, "<key>")
+    return f"{name}: {text[:300]}"
 
 
 def _text(answer: Any) -> str:
-    choices = getattr(answer, "choices", None)
-    content = choices[0].message.content if choices else None
+    content = answer.choices[0].message.content if answer.choices else None
     if not content:
         raise ModelError("the model's answer has no text")
     return str(content)

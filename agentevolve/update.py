@@ -52,12 +52,33 @@ def finetune(policy: Policy, rows: Sequence[Example], run: Run, name: str, setti
     if out.exists():
         read_adapter(out)
     else:
-        fit(local_base(policy.model), rows, out, settings, seed=run.derive("finetune", name), quiet=run.quiet)
+        fit(
+            local_base(policy.model),
+            rows,
+            out,
+            settings,
+            seed=run.derive("finetune", name),
+            quiet=run.quiet,
+            threads=policy.threads,
+        )
     return policy.using(adapter=str(out))
 
 
-def fit(base: catalog.LocalModel, rows: Sequence[Example], out: Path, settings: LoraSettings, *, seed: int, quiet: bool) -> None:
-    """Train an adapter of `base` on `rows` into the new folder `out`, with a progress bar."""
+def fit(
+    base: catalog.LocalModel,
+    rows: Sequence[Example],
+    out: Path,
+    settings: LoraSettings,
+    *,
+    seed: int,
+    quiet: bool,
+    threads: int | None,
+) -> None:
+    """Train an adapter of `base` on `rows` into the new folder `out`, on `threads` threads (None: all cores)."""
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
     steps = settings.epochs * math.ceil(len(rows) / settings.batch_size)
     with progress(f"{out.name}: fine-tuning on {len(rows)} examples", steps, quiet=quiet) as advance:
         folder = catalog.training_folder(base)

@@ -175,15 +175,16 @@ def _step(machine: Machine, action: str) -> dict[str, Any]:
 
 
 def _solution(machine: Machine, plan: _Plan) -> list[str]:
-    """The gold path; one longer than the limit is played, and what leads back to a state that was there before is cut."""
+    """The gold path; one longer than the limit is played, and wanderings that lead back without doing anything are cut."""
     start, _ = _start(machine, plan, gold=True)
     gold = [str(action) for action in machine.loaded[0].getGoldActionSequence()]
     if len(gold) <= plan.limit:
         return gold
-    path, seen = [], [_key(start)]
+    path, seen, deeds = [], [(start["look"], 0)], 0
     for action in gold:
         path.append(action)
-        seen.append(_key(_step(machine, action)))
+        deeds += not action.startswith(("move ", "look "))
+        seen.append((_step(machine, action)["look"], deeds))
         first = seen.index(seen[-1])
         del path[first:], seen[first + 1 :]
     return path
@@ -193,10 +194,6 @@ def _clean(action: str) -> str:
     """The action as one printable line that any encoding takes."""
     line = "".join(char if char.isprintable() else " " for char in action[:200])
     return " ".join(line.encode("utf-8", "replace").decode().split())
-
-
-def _key(state: dict[str, Any]) -> tuple[str, str, float]:
-    return state["look"], state["inventory"], state["score"]
 
 
 def _tidy(text: str) -> str:

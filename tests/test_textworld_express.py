@@ -192,7 +192,7 @@ def test_asking_the_oracle_does_not_disturb_a_running_episode():
 
 def test_a_detour_longer_than_the_limit_is_cut_from_the_oracle():
     env, cut = TextWorldExpress(), 0
-    for task in tasks_of(load_task_set("coin"), "val", limit=60):
+    for task in [task for name in ("coin", "coin-hard") for task in tasks_of(load_task_set(name), "val", limit=60)]:
         whole = task.model_copy(update={"data": {**task.data, "limit": 1000}})
         actions = env.oracle(task)
         cut += len(env.oracle(whole)) > 12

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,13 @@ class Engine:
         self.slots = slots
 
     def close(self) -> None:
-        """Stop serving and free the model; requests in flight fail. Closing twice is allowed."""
+        """Wait for the requests in flight, then stop serving and free the model. Closing twice is allowed.
+
+        Nothing may be sent meanwhile: llama.cpp's server never stops while a request waits for its answer.
+        """
         with self._lock:
+            while self._server is not None and _busy(self._server):
+                time.sleep(0.02)
             self._server = None
 
 
@@ -55,8 +61,7 @@ def serve(
     except RuntimeError:
         what = f" with adapter {adapter}: no LoRA for this architecture and size, or a damaged file" if adapter else ""
         raise AgentevolveError(f"llama.cpp cannot serve {gguf}{what}") from None
-    # A server that is closed before its loop has begun never returns from closing: one answer proves that it runs.
-    server.handle_completions({"prompt": "a", "max_tokens": 1})
+    _busy(server)  # its loop answers, so it runs: closed before that, the server would wait for it for ever
     return Engine(server, key, slots)
 
 
@@ -68,14 +73,21 @@ def _params(xllamacpp: Any, gguf: Path, adapter: Path | None, slots: int, thread
     params.n_parallel = slots
     params.n_ctx = slots * context
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads or -1  # -1: llama.cpp counts the cores
-    params.warmup = False  # the first answer does it
     params.port = 0  # a free one
     params.api_keys = [key]
     params.cors_origins, params.cors_credentials = "null", False  # by default every web page may call it
-    params.ui = params.endpoint_slots = params.endpoint_metrics = params.endpoint_props = False
+    params.ui = params.endpoint_slots = params.endpoint_props = False
+    params.endpoint_metrics = True  # `close` asks it what is in flight; over HTTP it needs the key
     params.cache_ram_mib = 0  # conversations stay in their slots; by default 8 GB of old ones are kept
     params.verbosity = 0
     return params
+
+
+def _busy(server: Any) -> bool:
+    """Whether a request is being answered or waits for a slot. Asked through the queue that the requests go through."""
+    lines = server.handle_metrics().splitlines()
+    counts = dict(line.split() for line in lines if not line.startswith("#"))
+    return any(float(counts[f"llamacpp:requests_{state}"]) for state in ("processing", "deferred"))
 
 
 def grammar(choices: Sequence[str]) -> str:

@@ -75,12 +75,23 @@ def train_lora(
 
 
 def load_base(folder: Path) -> tuple[Any, Any]:
-    """The float32 model and the tokenizer in `folder`, from safetensors, without running code from there."""
+    """The model and the tokenizer in `folder`, from safetensors, without running code from there.
+
+    The frozen base is held in bfloat16 where the processor multiplies it fast (about twice the tokens per second on a CPU with
+    AVX-512 BF16), else in float32; the adapter is trained in float32 either way.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     options = {"local_files_only": True, "trust_remote_code": False}
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32", use_safetensors=True, **options)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=_dtype(), use_safetensors=True, **options)
     return model, AutoTokenizer.from_pretrained(folder, **options)
+
+
+def _dtype() -> str:
+    import torch
+
+    fast = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else torch.cpu._is_avx512_bf16_supported()
+    return "bfloat16" if fast else "float32"
 
 
 def _run(trainer: Any, rows: Sequence[Row], epochs: int, progress: Progress | None) -> TrainResult:

@@ -1,0 +1,13 @@
+"""Parts that several tests need and that take a while to come by."""
+
+from pathlib import Path
+
+import pytest
+
+from agentevolve.local import catalog
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The GGUF that `local/smollm2-135m` is served from, fetched into the user's cache at the first use."""
+    return catalog.serving_gguf(catalog.resolve("smollm2-135m"))

