@@ -28,9 +28,9 @@ class Attempt:
 
     task: Task
     policy: Policy
-    environment: Environment
     memory: Memory | None
     rng: random.Random
+    environment: Environment = field(init=False)
     model: Model | None = None
     system: str = ""
     prompt: str = ""

@@ -11,7 +11,8 @@ from agentevolve.evaluate import learning_curve, pooled_report, report
 from agentevolve.load import load_task_set, tasks_of
 from agentevolve.local.adapter import check_base
 from agentevolve.local.train import LoraSettings
-from agentevolve.memory import open_memory, read_entries, read_stats
+from agentevolve.memory import MiniLM, open_memory, read_entries, read_stats
+from agentevolve.memory.folder import check_model
 from agentevolve.model import open_model
 from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError
@@ -28,8 +29,11 @@ def policy(model: str, api_base: str | None, adapter: Path | None, memory: Path 
         open_model(model, api_base=api_base).close()
     if adapter:
         check_base(adapter, local_base(model).identity)
-    folder = str(memory_folder(memory)) if memory else None
-    return Policy(model=model, api_base=api_base, adapter=str(adapter) if adapter else None, memory=folder, **settings)
+    if memory:
+        memory = memory_folder(memory)
+        check_model(memory, MiniLM())
+    paths = {"adapter": str(adapter) if adapter else None, "memory": str(memory) if memory else None}
+    return Policy(model=model, api_base=api_base, **paths, **settings)
 
 
 def chosen_tasks(name: str, split: str, limit: int | None) -> list[Task]:

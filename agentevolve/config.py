@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -31,7 +31,7 @@ class Acquire(Settings):
 
     tasks: int = Field(default=100, gt=0)
     samples: int = Field(default=8, gt=0)
-    epsilon: list[float] = Field(default=[0.3], min_length=1)
+    epsilon: list[Annotated[float, Field(ge=0, le=1)]] = Field(default=[0.3], min_length=1)
     temperature: float = Field(default=1.0, ge=0)
 
 
@@ -118,7 +118,7 @@ def _mapping(path: Path) -> dict[str, Any]:
         raise AgentevolveError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise AgentevolveError(f"{path}: not UTF-8 text") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise AgentevolveError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         found = "empty" if values is None else f"a {type(values).__name__}"
@@ -134,7 +134,7 @@ def _change(values: dict[str, Any], change: str) -> None:
         raise AgentevolveError(f"{change!r} is not of the form key=value, like finetune.epochs=3")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise AgentevolveError(f"{change!r}: the value is not YAML") from None
     *groups, key = name.split(".")
     for group in groups:

@@ -12,8 +12,8 @@ from pathlib import Path
 from agentevolve.config import Config, read_config, write_config
 from agentevolve.evaluate.gate import gate
 from agentevolve.load import load_task_set, tasks_of
-from agentevolve.local import catalog
 from agentevolve.methods.agentevolve import agentevolve
+from agentevolve.model import open_model
 from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Task, Trajectory
@@ -59,12 +59,27 @@ def _claim(config: Config, folder: Path, resume: bool) -> None:
 
 
 def check(config: Config) -> None:
-    """Raise AgentevolveError if the config names a task set, split or model that is not there, before anything is spent."""
+    """Raise AgentevolveError, before anything is spent, if the config names a task set, split or model that is not there.
+
+    Also if it asks a model for what it cannot do.
+    """
     task_set = load_task_set(config.tasks)
     for split in ("train", "val", "test") if config.test.tasks else ("train", "val"):
         tasks_of(task_set, split, limit=1)
-    if config.model.startswith("local/"):
-        catalog.resolve(config.model.removeprefix("local/"))
+    if not config.val.tasks:
+        raise AgentevolveError("val.tasks is 0: without held-out tasks the gate has nothing to judge by")
+    if config.model != ORACLE:
+        open_model(config.model, api_base=config.api_base).close()
+    if config.finetune.examples and not config.model.startswith("local/"):
+        raise AgentevolveError(
+            f"finetune.examples is {config.finetune.examples}, but {config.model!r} is not a local model and cannot be "
+            "fine-tuned: finetune.examples=0 leaves the weights as they are"
+        )
+    if config.refine.reflections and config.model in ("random", ORACLE):
+        raise AgentevolveError(
+            f"refine.reflections is {config.refine.reflections}, but {config.model!r} writes no text: refine.reflections=0 asks "
+            "for none"
+        )
 
 
 def evolve_one(config: Config, run: Run) -> Policy:

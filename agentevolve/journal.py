@@ -7,6 +7,7 @@ from outside: it is named by file and line, and nothing is changed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -54,7 +55,7 @@ class Journal:
                     data = data[os.write(descriptor, data) :]
                 os.fsync(descriptor)
             except OSError:
-                if size:
+                with contextlib.suppress(OSError):  # a device cannot be cut
                     os.ftruncate(descriptor, size)
                 raise
         finally:

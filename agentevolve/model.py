@@ -232,7 +232,9 @@ def _serve(base: catalog.LocalModel, adapter: Path | None, slots: int, threads: 
 
 @functools.cache
 def _litellm() -> Any:
-    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else the import fetches prices from the network
+    for table in ("MODEL_COST_MAP", "ANTHROPIC_BETA_HEADERS"):  # else fetched from the network
+        os.environ[f"LITELLM_LOCAL_{table}"] = "True"
+    os.environ.setdefault("LITELLM_LOG", "ERROR")  # else it warns about models that it has no price for
     import litellm
 
     litellm.telemetry = False
@@ -308,7 +310,7 @@ def _schema(choices: Sequence[str]) -> dict[str, Any]:
 
 def _pick(text: str, choices: Sequence[str]) -> str:
     """The choice that `text` means, or its first line when it means none."""
-    if not choices:
+    if not choices or text in choices:
         return text
     said = _said(text)
     plain = {_fold(choice): choice for choice in choices}

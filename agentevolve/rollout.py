@@ -87,15 +87,16 @@ def attempt(plan: Plan, policy: Policy, model: Model | None, memory: Memory | No
     What is the user's to mend (a refused key, the budget's end) is raised as the AgentevolveError that it is.
     """
     began, error = time.monotonic(), ""
-    with closing(load_environment(plan.task.env)()) as environment:
-        played = Attempt(plan.task, policy, environment, memory, random.Random(plan.seed))
-        try:
-            played.model = model or ScriptedModel(environment.oracle(plan.task))
+    make = load_environment(plan.task.env)
+    played = Attempt(plan.task, policy, memory, random.Random(plan.seed))
+    try:
+        with closing(make()) as played.environment:
+            played.model = model or ScriptedModel(played.environment.oracle(plan.task))
             play(played)
-        except AgentevolveError:
-            raise
-        except Exception as failure:  # the one boundary: a failed attempt is data, not a crash
-            played.end, error = "error", f"{type(failure).__name__}: {failure}"[:500]
+    except AgentevolveError:
+        raise
+    except Exception as failure:  # the one boundary: a failed attempt is data, not a crash
+        played.end, error = "error", f"{type(failure).__name__}: {failure}"[:500]
     return _trajectory(plan, played, error, time.monotonic() - began)
 
 

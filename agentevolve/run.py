@@ -60,8 +60,9 @@ class Run:
         return self.facts[name]
 
     def settle(self, name: str, value: Any) -> None:
-        """Journal what the run is about; raise AgentevolveError when it holds that already and it was something else."""
-        if self.once(name, lambda: value) != value:
+        """Journal what the run is about; raise AgentevolveError when it is about something else already."""
+        begun = bool(self.trajectories or self.facts)
+        if (begun and name not in self.facts) or self.once(name, lambda: value) != value:
             raise AgentevolveError(f"{self.folder}: holds a run of another {name}; name a new folder with --out")
 
     def evaluations(self) -> dict[str, dict[str, list[str]]]:
@@ -116,7 +117,7 @@ class Run:
                 self.trajectories[trajectory.id] = trajectory
             else:
                 self.facts[line["name"]] = line["data"]
-        except (KeyError, ValidationError) as error:
+        except (KeyError, TypeError, ValidationError) as error:
             why = str(error).splitlines()[0]
             raise AgentevolveError(
                 f"{self.journal.path}:{number}: not a line of a run's journal ({why}); nothing was changed"

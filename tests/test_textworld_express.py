@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-from agentevolve.environments._java import MACHINES, GameBroken, Machine, find_java
-from agentevolve.environments.textworld_express import PARAMS, TextWorldExpress, check
 from textworld_express.constants import JAR_PATH
 
+from agentevolve.environments._java import MACHINES, GameBroken, Machine, find_java
+from agentevolve.environments.textworld_express import PARAMS, TextWorldExpress, check
 from agentevolve.load import load_task_set, tasks_of
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Task

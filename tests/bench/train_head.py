@@ -1,5 +1,7 @@
 """What training costs beside the plain trainers: `python tests/bench/train_head.py [rows]`.
 
+On a machine with other work set OMP_NUM_THREADS=1: two threads would spend their time waiting for each other.
+
 The same rows (made-up games, about a tenth of the tokens learnt) for one epoch in optimiser steps of eight rows, each trainer in
 a process of its own: transformers' Trainer (all rows of a step padded, logits at every position), TRL's SFTTrainer as it is
 (padded, its head in tiles), and ours. The loss of the first step shows that they compute the same thing.
@@ -86,38 +88,33 @@ def dataset(rows: list[Row]) -> Any:
 TRAINERS: dict[str, Callable[..., Any]] = {"transformers Trainer": plain, "TRL SFTTrainer": trl, "agentevolve": ours}
 
 
-def child(name: str, n: int) -> dict[str, float]:
+def child(name: str, n: int) -> dict[str, Any]:
     model, tokenizer = load_base(catalog.training_folder(catalog.resolve("smollm2-135m")))
     rows = [render(game(place), tokenizer) for place in range(n)]
     with tempfile.TemporaryDirectory() as out:
         trainer = TRAINERS[name](model, tokenizer, rows, Path(out))
-        before, cpu, wall = peak_memory(), time.process_time(), time.perf_counter()
+        cpu, wall = time.process_time(), time.perf_counter()
         trainer.train()
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     tokens = sum(len(row.ids) for row in rows)
     learnt = sum(label != IGNORED for row in rows for label in row.labels)
     first = next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry)
-    memory = {"before": before / 1e9, "peak": peak_memory() / 1e9}
-    return {"tokens": tokens, "learnt": learnt, "wall": tokens / wall, "cpu": tokens / cpu, "first": first, **memory}
+    cost = {"wall": tokens / wall, "cpu": tokens / cpu, "peak": peak_memory() / 1e9}
+    return {"tokens": tokens, "learnt": learnt, "first": first, "base": str(model.dtype).removeprefix("torch."), **cost}
 
 
 def main(n: int) -> None:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, smollm2-135m in float32, rank {SETTINGS.rank}, n={n} rows"
-    )
-    print(
-        f"{'trainer':22}{'tokens/s':>10}{'tokens/CPU-s':>14}{'peak GB':>9}{'before GB':>11}{'first loss':>12}{'tokens':>8}{'learnt':>8}"
-    )
+    threads = os.environ.get("OMP_NUM_THREADS", "all")
+    print(f"{platform.machine()}, {os.cpu_count()} cores, {threads} threads, smollm2-135m, rank {SETTINGS.rank}, n={n} rows")
+    heads = ("tokens/s", "tokens/CPU-s", "peak GB", "first loss", "tokens", "learnt", "base")
+    print(f"{'trainer':22}" + "".join(f"{head:>14}" for head in heads))
     for name in TRAINERS:
         command = [sys.executable, __file__, str(n), name]
         made = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, text=True)
         at = json.loads(made.stdout.splitlines()[-1])
-        print(
-            f"{name:22}{at['wall']:10.0f}{at['cpu']:14.0f}{at['peak']:9.2f}{at['before']:11.2f}{at['first']:12.4f}"
-            f"{at['tokens']:8.0f}{at['learnt']:8.0f}",
-            flush=True,
-        )
+        cells = [f"{at['wall']:.0f}", f"{at['cpu']:.0f}", f"{at['peak']:.2f}", f"{at['first']:.4f}"]
+        print(f"{name:22}" + "".join(f"{cell:>14}" for cell in (*cells, at["tokens"], at["learnt"], at["base"])), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,144 @@
+"""The agent's graph: what the model is shown, what is chosen at random, and what is recalled."""
+
+import random
+
+import pytest
+from worlds import Corridor, Free, lamp, make_tasks, walker
+
+from agentevolve.agent import Attempt, play
+from agentevolve.memory import HashEmbedder, open_memory
+from agentevolve.model import ScriptedModel
+from agentevolve.policy import Policy, Recall
+from agentevolve.records import Entry
+
+TASK = make_tasks(4)[3]
+
+
+def entry(id: str, key: str, text: str = "", kind: str = "demo", env: str = TASK.env, round: int = 1) -> Entry:
+    return Entry(id=id, kind=kind, key=key, text=text or f"text of {id}", env=env, round=round)
+
+
+@pytest.fixture
+def memory(tmp_path):
+    with open_memory(tmp_path / "memory", embedder=HashEmbedder()) as opened:
+        yield opened
+
+
+def played(model, memory=None, world=Corridor, task=TASK, seed=0, **policy) -> Attempt:
+    attempt = Attempt(task, Policy(model="random", **policy), memory, random.Random(seed))
+    attempt.environment, attempt.model = world(), model
+    return play(attempt)
+
+
+def test_an_attempt_goes_from_reset_to_the_end():
+    attempt = played(ScriptedModel(walker))
+    assert [turn.action for turn in attempt.turns] == ["right"] * 3
+    assert (attempt.end, attempt.reward) == ("terminated", 1.0)
+    assert sum(turn.reward for turn in attempt.turns) == 1.0
+    assert [turn.usage.calls for turn in attempt.turns] == [1, 1, 1]
+    lost = played(ScriptedModel(lambda *_: "wait"))
+    assert (lost.end, lost.reward, len(lost.turns)) == ("truncated", 0.0, 12)
+
+
+def test_recalled_context_stands_before_the_task_and_outside_the_prompt(memory):
+    memory.add([entry("d", "Corridor", "THE DEMO"), entry("r", "Corridor", "THE LESSON", kind="reflection")])
+    model = ScriptedModel(walker)
+    attempt = played(model, memory, recall=Recall(k=1, reflections=1))
+    system, user = model.calls[0][0]
+    assert (system.role, user.role) == ("system", "user")
+    assert user.content.index("THE DEMO") < user.content.index("THE LESSON") < user.content.index("Corridor four")
+    assert "THE DEMO" in attempt.context and "THE LESSON" in attempt.context
+    assert "THE DEMO" not in attempt.prompt and "THE LESSON" not in attempt.prompt
+    assert user.content.startswith(attempt.context)
+    assert "Corridor four" in attempt.prompt and "Walk to the lamp." in attempt.prompt
+    assert attempt.recalled == ("d", "r")
+
+
+def test_without_memory_nothing_is_recalled(memory):
+    for attempt in (played(ScriptedModel(walker)), played(ScriptedModel(walker), memory)):
+        assert (attempt.recalled, attempt.context) == ((), "")
+
+
+def test_messages_only_grow_at_their_end(memory):
+    memory.add([entry("d", "Corridor")])
+    model = ScriptedModel(lambda messages, choices: "wait")
+    played(model, memory)
+    asked = [messages for messages, _ in model.calls]
+    assert len(asked) == 12
+    for before, after in zip(asked, asked[1:], strict=False):
+        assert after[: len(before)] == before
+        assert [message.role for message in after[len(before) :]] == ["assistant", "user"]
+
+
+def test_actions_are_shown_and_chosen_from_in_an_order_of_the_seeds_own():
+    orders = {}
+    for seed in range(8):
+        model = ScriptedModel(walker)
+        attempt = played(model, seed=seed)
+        again = played(ScriptedModel(walker), seed=seed)
+        assert attempt.actions == again.actions
+        assert [turn.actions for turn in attempt.turns] == [turn.actions for turn in again.turns]
+        assert sorted(attempt.actions) == ["left", "right", "wait"]
+        assert model.calls[0][1] == attempt.actions
+        assert model.calls[0][0][1].content.endswith("Actions: " + ", ".join(attempt.actions))
+        assert model.calls[1][0][-1].content.endswith("Actions: " + ", ".join(attempt.turns[0].actions))
+        orders[attempt.actions] = seed
+    assert len(orders) > 2
+
+
+def test_hidden_actions_are_still_choices():
+    model = ScriptedModel(walker)
+    played(model, show_actions=False)
+    assert all("Actions:" not in message.content for messages, _ in model.calls for message in messages)
+    assert all(len(choices) == 3 for _, choices in model.calls)
+
+
+def test_epsilon_one_never_asks_the_model_and_zero_always():
+    model = ScriptedModel([])
+    attempts = [played(model, epsilon=1.0, seed=seed) for seed in range(5)]
+    assert model.calls == []
+    assert {turn.action for attempt in attempts for turn in attempt.turns} == {"left", "right", "wait"}
+    assert all(turn.usage.calls == 0 for attempt in attempts for turn in attempt.turns)
+
+
+def test_a_world_without_admissible_actions_is_played_in_free_text():
+    model = ScriptedModel(["I look around.", "right", "right", "right"])
+    attempt = played(model, world=Free, task=make_tasks(2, "Free")[1], epsilon=1.0)
+    assert [choices for _, choices in model.calls] == [()] * 4
+    assert [turn.action for turn in attempt.turns] == ["I look around.", "right", "right", "right"]
+    assert attempt.actions == () and attempt.end == "terminated"
+    assert "Actions:" not in model.calls[0][0][1].content
+
+
+def test_recall_stays_within_its_tokens(memory):
+    memory.add([entry(name, "Corridor", name * size) for name, size in (("a", 300), ("b", 150), ("c", 90), ("d", 20))])
+    fits = played(ScriptedModel(walker), memory, recall=Recall(k=4, tokens=100))
+    assert fits.recalled == ("a", "c")  # b does not fit any more, and d not after c
+    assert played(ScriptedModel(walker), memory, recall=Recall(k=4, tokens=0)).recalled == ()
+    assert played(ScriptedModel(walker), memory, recall=Recall(k=4, tokens=140)).recalled == ("a", "b", "c", "d")
+
+
+def test_recall_takes_the_nearest_of_its_own_environment_and_round(memory):
+    near = f"Walk to the lamp. Corridor four: the lamp is {lamp(TASK)}, you stand at 0."
+    memory.add([entry("near", near), entry("far", "a kitchen"), entry("other", near, env="kitchen")])
+    memory.add([entry("later", near, round=2)])
+    assert played(ScriptedModel(walker), memory, recall=Recall(k=1), as_of=1).recalled == ("near",)
+    assert played(ScriptedModel(walker), memory, recall=Recall(k=9), as_of=1).recalled == ("near", "far")
+    assert set(played(ScriptedModel(walker), memory, recall=Recall(k=2), as_of=2).recalled) == {"near", "later"}
+    assert played(ScriptedModel(walker), memory, recall=Recall(k=2), as_of=0).recalled == ()
+
+
+def test_the_shuffled_control_recalls_as_many_but_never_the_nearest(memory):
+    near = "Walk to the lamp. Corridor four: the lamp is right, you stand at 0."
+    memory.add([entry("near", near), entry("next", near + " Or so.")])
+    memory.add([entry(f"far {n}", f"kitchen {n}") for n in range(5)])
+    nearest = played(ScriptedModel(walker), memory, recall=Recall(k=2)).recalled
+    assert set(nearest) == {"near", "next"}
+    drawn = set()
+    for seed in range(12):
+        recalled = played(ScriptedModel(walker), memory, seed=seed, recall=Recall(k=2, shuffled=True)).recalled
+        assert len(recalled) == 2
+        drawn |= set(recalled)
+    assert drawn == {f"far {n}" for n in range(5)}
+    alone = played(ScriptedModel(walker), memory, recall=Recall(k=7, shuffled=True))
+    assert alone.recalled == () and alone.context == ""
