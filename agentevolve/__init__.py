@@ -12,12 +12,13 @@ from typing import Any
 
 _HOMES = {
     "records": ("Entry", "Example", "Message", "Report", "Task", "Trajectory", "Turn", "Usage"),
-    "protocols": ("AgentevolveError", "Environment", "Memory", "Model", "Reply", "Step"),
+    "protocols": ("AgentevolveError", "Environment", "Memory", "Model", "ModelError", "Reply", "Step"),
     "load": ("load", "load_environment", "load_task_set", "tasks_of"),
     "budget": ("Budget",),
     "run": ("Run",),
     "memory": ("open_memory",),
-    "model": ("ScriptedModel", "open_model"),
+    "model": ("open_model",),
+    "stand_ins": ("RandomModel", "ScriptedModel"),
     "policy": ("Policy", "Recall"),
     "rollout": ("rollout",),
     "refine": ("best", "demos", "reflect", "unsolved"),

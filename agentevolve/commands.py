@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agentevolve.evaluate import learning_curve, pooled_report, report
-from agentevolve.load import load_task_set, tasks_of
+from agentevolve.load import load_environment, load_task_set, tasks_of
 from agentevolve.local.adapter import check_base
 from agentevolve.local.train import LoraSettings
 from agentevolve.memory import MiniLM, open_memory, read_entries, read_stats
@@ -26,21 +26,22 @@ from agentevolve.update import examples, fit, local_base
 def policy(model: str, api_base: str | None, adapter: Path | None, memory: Path | None, **settings: Any) -> Policy:
     """The policy that the arguments name, checked: the model is known, the adapter is this base's, the memory is one."""
     if model != ORACLE:
-        open_model(model, api_base=api_base).close()
+        open_model(model, api_base=api_base, adapter=adapter).close()
     if adapter:
         check_base(adapter, local_base(model).identity)
     if memory:
         memory = memory_folder(memory)
         check_model(memory, MiniLM())
-    paths = {"adapter": str(adapter) if adapter else None, "memory": str(memory) if memory else None}
-    return Policy(model=model, api_base=api_base, **paths, **settings)
+    folders = [str(folder) if folder else None for folder in (adapter, memory)]
+    return Policy(model=model, api_base=api_base, adapter=folders[0], memory=folders[1], **settings)
 
 
 def chosen_tasks(name: str, split: str, limit: int | None) -> list[Task]:
-    """The tasks to run. Raises AgentevolveError for an unknown task set or split, a negative limit, or none at all."""
+    """The tasks to run. Raises AgentevolveError for an unknown task set, world or split, a negative limit, or none at all."""
     tasks = tasks_of(load_task_set(name), split, limit=limit)
     if not tasks:
         raise AgentevolveError(f"{name}: no task of split {split!r} was asked for (limit {limit})")
+    load_environment(tasks[0].env)
     return tasks
 
 

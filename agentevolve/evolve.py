@@ -11,7 +11,7 @@ from pathlib import Path
 
 from agentevolve.config import Config, read_config, write_config
 from agentevolve.evaluate.gate import gate
-from agentevolve.load import load_task_set, tasks_of
+from agentevolve.load import load_environment, load_task_set, tasks_of
 from agentevolve.methods.agentevolve import agentevolve
 from agentevolve.model import open_model
 from agentevolve.policy import Policy
@@ -59,11 +59,12 @@ def _claim(config: Config, folder: Path, resume: bool) -> None:
 
 
 def check(config: Config) -> None:
-    """Raise AgentevolveError, before anything is spent, if the config names a task set, split or model that is not there.
+    """Raise AgentevolveError, before anything is spent, if the config names a task set, world, split or model that is not there.
 
     Also if it asks a model for what it cannot do.
     """
     task_set = load_task_set(config.tasks)
+    load_environment(task_set.env)
     for split in ("train", "val", "test") if config.test.tasks else ("train", "val"):
         tasks_of(task_set, split, limit=1)
     if not config.val.tasks:

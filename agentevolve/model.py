@@ -7,86 +7,23 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
 import os
 import random
-import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from agentevolve.budget import Budget
+from agentevolve.choices import pick, schema
 from agentevolve.local import catalog, engine
-from agentevolve.protocols import AgentevolveError, Model, Reply
-from agentevolve.records import Message, Usage
+from agentevolve.protocols import AgentevolveError, Model, ModelError, Reply
+from agentevolve.records import Usage
+from agentevolve.stand_ins import Choices, Messages, RandomModel
 
-Messages = Sequence[Message]
-Choices = Sequence[str]
 TRIES = 4
 EXAMPLES = "local/smollm2-135m, openai/gpt-5-mini, anthropic/claude-haiku-4-5, ollama_chat/llama3.2, hosted_vllm/<model>, random"
-
-
-class ModelError(RuntimeError):
-    """A backend failed or answered something unusable: the attempt that asked is lost, the run is not.
-
-    `status` is the HTTP status of a refused request, 0 without one.
-    """
-
-    def __init__(self, text: str, status: int = 0) -> None:
-        super().__init__(text)
-        self.status = status
-
-
-class RandomModel:
-    """Chooses uniformly among the admissible actions: the floor every policy is measured against."""
-
-    name = "random"
-
-    def complete(
-        self, messages: Messages, *, choices: Choices = (), temperature: float = 0.0, max_tokens: int = 64, seed: int = 0
-    ) -> Reply:
-        """One of `choices`, drawn by `seed`. Raises AgentevolveError without choices."""
-        if not choices:
-            raise AgentevolveError("the model 'random' needs an environment that lists its admissible actions")
-        return Reply(random.Random(seed).choice(choices), Usage(calls=1))
-
-    def close(self) -> None:
-        """Nothing to give back."""
-
-
-class ScriptedModel:
-    """A deterministic model for tests and examples: replies from a list, in order, or from a function of the call.
-
-    `calls` keeps what it was asked: (messages, choices). Its usage counts words as tokens.
-    """
-
-    name = "scripted"
-
-    def __init__(self, replies: Sequence[str] | Callable[[Messages, Choices], str]) -> None:
-        self.calls: list[tuple[tuple[Message, ...], tuple[str, ...]]] = []
-        self._replies = replies
-        self._lock = threading.Lock()
-
-    def complete(
-        self, messages: Messages, *, choices: Choices = (), temperature: float = 0.0, max_tokens: int = 64, seed: int = 0
-    ) -> Reply:
-        """The next reply. Raises ModelError when the script is over."""
-        with self._lock:
-            turn = len(self.calls)
-            self.calls.append((tuple(messages), tuple(choices)))
-        text = self._replies(messages, choices) if callable(self._replies) else self._line(self._replies, turn)
-        words = sum(len(message.content.split()) for message in messages)
-        return Reply(text, Usage(calls=1, prompt_tokens=words, completion_tokens=len(text.split())))
-
-    def _line(self, replies: Sequence[str], turn: int) -> str:
-        if turn >= len(replies):
-            raise ModelError(f"the script of {len(replies)} replies is over")
-        return replies[turn]
-
-    def close(self) -> None:
-        """Nothing to give back."""
 
 
 class LiteModel:
@@ -124,7 +61,7 @@ class LiteModel:
             answer = self._ask(call, choices)
             usage = self._usage(answer, time.monotonic() - began)
             book(usage)
-        return Reply(_pick(_text(answer), choices), usage)
+        return Reply(pick(_text(answer), choices), usage)
 
     def close(self) -> None:
         """Stop the local engine, if one runs. Closing twice is allowed; a later call starts it again."""
@@ -167,8 +104,8 @@ class LiteModel:
             return {}
         if self.name.startswith("hosted_vllm/"):
             return {"extra_body": {"structured_outputs": {"choice": list(choices)}}}
-        schema = self._api_base or _litellm().supports_response_schema(self.name)
-        return {"response_format": _schema(choices)} if schema else {}
+        held = self._api_base or _litellm().supports_response_schema(self.name)
+        return {"response_format": schema(choices)} if held else {}
 
     def _slot(self, engine: engine.Engine) -> int:
         """One slot a thread, so that a growing conversation finds its own prompt cache."""
@@ -300,34 +237,3 @@ def _text(answer: Any) -> str:
     if not content:
         raise ModelError("the model's answer has no text")
     return str(content)
-
-
-def _schema(choices: Sequence[str]) -> dict[str, Any]:
-    action = {"type": "string", "enum": list(choices)}
-    shape = {"type": "object", "properties": {"action": action}, "required": ["action"], "additionalProperties": False}
-    return {"type": "json_schema", "json_schema": {"name": "action", "strict": True, "schema": shape}}
-
-
-def _pick(text: str, choices: Sequence[str]) -> str:
-    """The choice that `text` means, or its first line when it means none."""
-    if not choices or text in choices:
-        return text
-    said = _said(text)
-    plain = {_fold(choice): choice for choice in choices}
-    if said in choices or _fold(said) in plain:
-        return said if said in choices else plain[_fold(said)]
-    found = [choice for fold, choice in plain.items() if re.search(rf"(?<!\w){re.escape(fold)}(?!\w)", said.casefold())]
-    widest = [choice for choice in found if not any(choice != other and choice in other for other in found)]
-    return widest[0] if len(widest) == 1 else said.strip().split("\n")[0]
-
-
-def _said(text: str) -> str:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return text.strip()
-    return str(value["action"]) if isinstance(value, dict) and "action" in value else text.strip()
-
-
-def _fold(text: str) -> str:
-    return text.casefold().strip(" \t\n\"'`*.")

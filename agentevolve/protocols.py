@@ -16,6 +16,17 @@ class BudgetExceeded(AgentevolveError):
     """The next model call would pass the run's limit of tokens or dollars."""
 
 
+class ModelError(RuntimeError):
+    """A backend failed or answered something unusable: the attempt that asked is lost, the run is not.
+
+    `status` is the HTTP status of a refused request, 0 without one.
+    """
+
+    def __init__(self, text: str, status: int = 0) -> None:
+        super().__init__(text)
+        self.status = status
+
+
 class Step(NamedTuple):
     """Gymnasium's five: after `terminated` the task is over by its own rules, after `truncated` by a limit."""
 

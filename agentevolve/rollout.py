@@ -13,12 +13,13 @@ from typing import NamedTuple
 from agentevolve.agent import Attempt, play
 from agentevolve.load import load_environment
 from agentevolve.memory import open_memory
-from agentevolve.model import ScriptedModel, open_model
+from agentevolve.model import open_model
 from agentevolve.policy import Policy
 from agentevolve.progress import progress
 from agentevolve.protocols import AgentevolveError, Memory, Model
 from agentevolve.records import Task, Trajectory
 from agentevolve.run import Run
+from agentevolve.stand_ins import ScriptedModel
 
 ORACLE = "oracle"  # a policy's `model` that replays the environment's own solution: the ceiling
 SERVING = "adapter.gguf"

@@ -28,9 +28,9 @@ import json
 import re
 from typing import Any, NamedTuple
 
-from agentevolve.environments._java import GameBroken, Machine, Pool, find_java
 from textworld_express.constants import JAR_PATH
 
+from agentevolve.environments._java import GameBroken, Machine, Pool, find_java
 from agentevolve.protocols import AgentevolveError, Environment, Step
 from agentevolve.records import Task
 

@@ -1,6 +1,6 @@
 """A world of one's own in one file: guess a number between 1 and 20 in five tries.
 
-    PYTHONPATH=examples agentevolve run examples/guess.yaml --model local/smollm2-135m
+PYTHONPATH=examples agentevolve run examples/guess.yaml --model local/smollm2-135m
 """
 
 import random

@@ -1,5 +1,6 @@
 """The agent's graph: what the model is shown, what is chosen at random, and what is recalled."""
 
+import itertools
 import random
 
 import pytest
@@ -7,9 +8,9 @@ from worlds import Corridor, Free, lamp, make_tasks, walker
 
 from agentevolve.agent import Attempt, play
 from agentevolve.memory import HashEmbedder, open_memory
-from agentevolve.model import ScriptedModel
 from agentevolve.policy import Policy, Recall
 from agentevolve.records import Entry
+from agentevolve.stand_ins import ScriptedModel
 
 TASK = make_tasks(4)[3]
 
@@ -65,7 +66,7 @@ def test_messages_only_grow_at_their_end(memory):
     played(model, memory)
     asked = [messages for messages, _ in model.calls]
     assert len(asked) == 12
-    for before, after in zip(asked, asked[1:], strict=False):
+    for before, after in itertools.pairwise(asked):
         assert after[: len(before)] == before
         assert [message.role for message in after[len(before) :]] == ["assistant", "user"]
 

@@ -11,9 +11,10 @@ import pytest
 
 from agentevolve.budget import Budget
 from agentevolve.local.engine import serve
-from agentevolve.model import ModelError, RandomModel, ScriptedModel, open_model
-from agentevolve.protocols import AgentevolveError, BudgetExceeded
+from agentevolve.model import open_model
+from agentevolve.protocols import AgentevolveError, BudgetExceeded, ModelError
 from agentevolve.records import Message
+from agentevolve.stand_ins import RandomModel, ScriptedModel
 
 ASK = [Message(role="system", content="You play a game."), Message(role="user", content="Do you take the apple or go north?")]
 ACTIONS = ["take apple", "go north", "open door"]

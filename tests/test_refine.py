@@ -3,13 +3,13 @@
 import pytest
 from worlds import make_tasks, new_run, use_model
 
-from agentevolve.model import ModelError, ScriptedModel
 from agentevolve.policy import Policy
 from agentevolve.prompting import transcript
-from agentevolve.protocols import AgentevolveError
+from agentevolve.protocols import AgentevolveError, ModelError
 from agentevolve.records import PolicyStamp, Trajectory, Turn
 from agentevolve.refine import best, demos, learnable, reflect, unsolved
 from agentevolve.run import Run
+from agentevolve.stand_ins import ScriptedModel
 
 POLICY = Policy(model="random")
 

@@ -5,11 +5,11 @@ import threading
 import pytest
 from worlds import Metered, gist, make_tasks, new_run, use_model, walker
 
-from agentevolve.model import ModelError, ScriptedModel
 from agentevolve.policy import Policy
-from agentevolve.protocols import AgentevolveError, BudgetExceeded
+from agentevolve.protocols import AgentevolveError, BudgetExceeded, ModelError
 from agentevolve.rollout import rollout
 from agentevolve.run import Run
+from agentevolve.stand_ins import ScriptedModel
 
 RANDOM = Policy(model="random")
 
@@ -78,6 +78,7 @@ def test_the_end_of_the_budget_keeps_what_is_done_and_a_larger_one_goes_on(tmp_p
     assert 1 <= len(kept) <= 3  # an attempt costs 30
     assert all(one.end == "terminated" for one in kept.values())
     assert run.budget.spent.tokens <= 100
+    run.close()
     again = new_run(tmp_path, workers=2)
     assert again.trajectories == kept
     again.limit(1000, None)

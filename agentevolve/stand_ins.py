@@ -1,0 +1,63 @@
+"""Models without weights: the random floor, and a script for tests, examples and the oracle."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Sequence
+
+from agentevolve.protocols import AgentevolveError, ModelError, Reply
+from agentevolve.records import Message, Usage
+
+Messages = Sequence[Message]
+Choices = Sequence[str]
+
+
+class RandomModel:
+    """Chooses uniformly among the admissible actions: the floor every policy is measured against."""
+
+    name = "random"
+
+    def complete(
+        self, messages: Messages, *, choices: Choices = (), temperature: float = 0.0, max_tokens: int = 64, seed: int = 0
+    ) -> Reply:
+        """One of `choices`, drawn by `seed`. Raises AgentevolveError without choices."""
+        if not choices:
+            raise AgentevolveError("the model 'random' needs an environment that lists its admissible actions")
+        return Reply(random.Random(seed).choice(choices), Usage(calls=1))
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+class ScriptedModel:
+    """A deterministic model for tests and examples: replies from a list, in order, or from a function of the call.
+
+    `calls` keeps what it was asked: (messages, choices). Its usage counts words as tokens.
+    """
+
+    name = "scripted"
+
+    def __init__(self, replies: Sequence[str] | Callable[[Messages, Choices], str]) -> None:
+        self.calls: list[tuple[tuple[Message, ...], tuple[str, ...]]] = []
+        self._replies = replies
+        self._lock = threading.Lock()
+
+    def complete(
+        self, messages: Messages, *, choices: Choices = (), temperature: float = 0.0, max_tokens: int = 64, seed: int = 0
+    ) -> Reply:
+        """The next reply. Raises ModelError when the script is over."""
+        with self._lock:
+            turn = len(self.calls)
+            self.calls.append((tuple(messages), tuple(choices)))
+        text = self._replies(messages, choices) if callable(self._replies) else self._line(self._replies, turn)
+        words = sum(len(message.content.split()) for message in messages)
+        return Reply(text, Usage(calls=1, prompt_tokens=words, completion_tokens=len(text.split())))
+
+    def _line(self, replies: Sequence[str], turn: int) -> str:
+        if turn >= len(replies):
+            raise ModelError(f"the script of {len(replies)} replies is over")
+        return replies[turn]
+
+    def close(self) -> None:
+        """Nothing to give back."""
