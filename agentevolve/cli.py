@@ -14,8 +14,8 @@ from agentevolve.protocols import AgentevolveError, BudgetExceeded
 if TYPE_CHECKING:
     from rich.table import Table
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-memory_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(invoke_without_command=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+memory_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 app.add_typer(memory_app, name="memory", help="Look into a memory: a run's folder or a memory folder.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -23,7 +23,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 
 
 @app.callback()
-def about() -> None:
+def about(context: typer.Context) -> None:
     """Agents that get better by themselves: acquire experience, refine it, update memory and weights, evaluate, in rounds.
 
     \b
@@ -31,6 +31,15 @@ def about() -> None:
     agentevolve run twc --model local/smollm2-135m         run one policy on one task set
     agentevolve memory list RUN                            see what it remembers
     """
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@memory_app.callback()
+def about_memory(context: typer.Context) -> None:
+    """Look into a memory: a run's folder or a memory folder."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @app.command()
@@ -221,13 +230,18 @@ def memory_rebuild(folder: Annotated[Path, typer.Argument(help="A run or a memor
 def main() -> None:
     """The entry point: runs a command and turns a user's mistake into one line."""
     try:
-        app()
+        code = app(standalone_mode=False)
+    except (typer.Abort, KeyboardInterrupt):
+        _fail("stopped; what is done is kept", 130)
     except BudgetExceeded as error:
         _fail(f"stopped: {error}; what is done is kept, go on with a larger limit", 3)
     except AgentevolveError as error:
         _fail(f"error: {error}", 2)
-    except KeyboardInterrupt:
-        _fail("stopped; what is done is kept", 130)
+    except Exception as error:  # typer's usage errors: their class is not public, their message is
+        if not hasattr(error, "format_message"):
+            raise
+        _fail(f"error: {error.format_message()} (agentevolve --help tells more)", 2)
+    sys.exit(code or 0)
 
 
 def _fail(line: str, code: int) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from agentevolve.local.train import LoraSettings
 from agentevolve.policy import Recall
@@ -15,6 +15,12 @@ from agentevolve.protocols import AgentevolveError
 
 Arm = Literal["random", "oracle", "base", "memory", "shuffled", "distilled", "distilled+memory"]
 ARMS: tuple[str, ...] = get_args(Arm)
+
+
+def _different(seeds: list[int]) -> list[int]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("each seed may be there once")
+    return seeds
 
 
 class Settings(BaseModel):
@@ -73,7 +79,7 @@ class Config(Settings):
     tasks: str
     model: str = "local/smollm2-135m"
     api_base: str | None = None
-    seeds: list[int] = Field(default=[0], min_length=1)
+    seeds: Annotated[list[int], AfterValidator(_different)] = Field(default=[0], min_length=1)
     rounds: int = Field(default=1, gt=0)
     temperature: float = Field(default=0.7, ge=0)
     show_actions: bool = True
@@ -106,9 +112,14 @@ def read_config(path: Path, changes: Sequence[str] = ()) -> Config:
 
 
 def write_config(config: Config, path: Path) -> None:
-    """Write every setting as YAML, for `read_config`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+    """Write every setting as YAML, for `read_config`; the file is there whole or not at all."""
+    scratch = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+        scratch.replace(path)
+    except OSError as error:
+        raise AgentevolveError(f"{path}: cannot write: {error.strerror or error}") from None
 
 
 def _mapping(path: Path) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def _claim(config: Config, folder: Path, resume: bool) -> None:
     """Make `folder` this config's run, or find that it already is."""
     there = folder / CONFIG
     if not there.exists():
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and any(not child.name.startswith(".") for child in folder.iterdir()):
             raise AgentevolveError(f"{folder}: not empty and not a run; name a new folder with --out")
         write_config(config, there)
     elif not resume:

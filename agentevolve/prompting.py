@@ -1,7 +1,8 @@
 """Words for the model: the shipped Jinja prompts, and the one place that turns an attempt into chat messages.
 
 The agent speaks through these functions while it acts and the dataset builders through the same ones afterwards, so that a
-model is trained on exactly what it saw.
+model is trained on exactly what it saw. Chat markers such as `<|im_end|>` in text from outside are broken up here: they would
+end a turn early, in a server and in a tokenizer alike.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from agentevolve.local.rows import clean
 from agentevolve.records import Message, Trajectory, Turn
 
 if TYPE_CHECKING:
@@ -37,13 +39,13 @@ def shown(observation: str, actions: Sequence[str], show_actions: bool) -> str:
 def opening(system: str, context: str, prompt: str) -> list[Message]:
     """The messages before the first action: the house rules, then the recalled context and the task as one user message."""
     user = f"{context}\n{prompt}" if context else prompt
-    return [Message(role="system", content=system), Message(role="user", content=user)]
+    return [Message(role="system", content=system), Message(role="user", content=clean(user))]
 
 
 def exchange(turn: Turn, show_actions: bool) -> list[Message]:
     """One turn as two messages: the agent's action and what came back."""
     seen = shown(turn.observation, turn.actions, show_actions)
-    return [Message(role="assistant", content=turn.action), Message(role="user", content=seen)]
+    return [Message(role="assistant", content=clean(turn.action)), Message(role="user", content=clean(seen))]
 
 
 def conversation(trajectory: Trajectory, *, keep_context: bool) -> tuple[list[Message], list[Message]]:

@@ -77,8 +77,8 @@ def train_lora(
 def load_base(folder: Path) -> tuple[Any, Any]:
     """The model and the tokenizer in `folder`, from safetensors, without running code from there.
 
-    The frozen base is held in bfloat16 where the processor multiplies it fast (about twice the tokens per second on a CPU with
-    AVX-512 BF16), else in float32; the adapter is trained in float32 either way.
+    The frozen base is held in bfloat16 where the processor multiplies it faster (a GPU, or a CPU with AVX-512 BF16), else in
+    float32; the adapter is trained in float32 either way.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -1,0 +1,60 @@
+"""The examples do what their comments say."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agentevolve.config import read_config
+from agentevolve.evolve import check
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+CONFIGS = ("quickstart.yaml", "lift.yaml")
+
+
+def agentevolve(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from agentevolve.cli import main; main()", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, check=False)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_configs_can_be_run(name):
+    check(read_config(EXAMPLES / name))
+
+
+def test_the_proof_uses_the_quickstarts_settings():
+    quick, proof = (read_config(EXAMPLES / name) for name in CONFIGS)
+    free = {"seeds", "val", "test", "arms"}
+    assert quick.model_dump(exclude=free) == proof.model_dump(exclude=free)
+
+
+def test_examples_are_short():
+    lines = {path.name: path.read_text(encoding="utf-8").count("\n") for path in EXAMPLES.iterdir() if path.is_file()}
+    assert {name: n for name, n in lines.items() if n > (60 if name.endswith(".py") else 40)} == {}
+
+
+@pytest.mark.parametrize(("model", "least", "most"), [("oracle", 1.0, 1.0), ("random", 0.05, 0.5)])
+def test_a_world_of_ones_own_is_played(tmp_path, model, least, most):
+    arguments = (EXAMPLES / "guess.yaml", "--model", model, "--limit", 100, "--out", tmp_path / "run", "--json")
+    done = agentevolve("run", *arguments, PYTHONPATH=str(EXAMPLES))
+    assert done.returncode == 0, done.stderr
+    (report,) = json.loads(done.stdout)["guess val"]
+    assert report["n"] == 100
+    assert least <= report["success"] <= most
+
+
+@pytest.mark.slow
+def test_the_quickstart_in_small(tmp_path):
+    """The real model acts, is fine-tuned and served again; every arm is measured and the gate has decided."""
+    small = ("acquire.tasks=30", "finetune.examples=3", "finetune.epochs=1", "val.tasks=2", "refine.reflections=1", "threads=1")
+    done = agentevolve("evolve", EXAMPLES / "quickstart.yaml", *small, "--out", tmp_path / "run", "--json")
+    assert done.returncode == 0, done.stderr
+    reports = json.loads(done.stdout)["1/val"]
+    assert [report["arm"] for report in reports] == read_config(EXAMPLES / "quickstart.yaml").arms
+    assert all(report["n"] == 2 and report["errors"] == 0 for report in reports)
+    assert (tmp_path / "run" / "report.png").stat().st_size > 0
+    assert (tmp_path / "run" / "adapters" / "round-1" / "adapter.gguf").is_file()
+    assert "gate, round 1:" in done.stderr
