@@ -94,11 +94,11 @@ def evolve_one(config: Config, run: Run) -> Policy:
     base = policy = base_policy(config)
     for number in range(1, config.rounds + 1):
         candidate = agentevolve(policy, train, run, number, config).using(round=number)
-        arms: dict[str, Policy] = {arm: policy_of(arm, base, candidate) for arm in config.arms}
-        policy = _evaluated(policy, arms, val, run, number, config)
+        policy = _evaluated(policy, {arm: policy_of(arm, base, candidate) for arm in config.arms}, val, run, number, config)
     if config.test.tasks:
         test = tasks_of(task_set, "test", limit=config.test.tasks)
-        _measure({"base": base, "in place": policy}, test, run, "test", config.test.samples)
+        arms = {"base": base} if policy == base else {"base": base, "in place": policy}
+        _measure(arms, test, run, "test", config.test.samples)
     return policy
 
 

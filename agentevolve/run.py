@@ -66,9 +66,14 @@ class Run:
             raise AgentevolveError(f"{self.folder}: holds a run of another {name}; name a new folder with --out")
 
     def evaluations(self) -> dict[str, dict[str, list[str]]]:
-        """The finished evaluations by name (`1/val`, …): the ids of each arm's attempts."""
+        """The finished evaluations by name (`1/val`, …), or the attempts of `agentevolve run`: ids by arm."""
         prefix = "evaluation "
-        return {name.removeprefix(prefix): arms for name, arms in self.facts.items() if name.startswith(prefix)}
+        found = {name.removeprefix(prefix): arms for name, arms in self.facts.items() if name.startswith(prefix)}
+        for trajectory in self.trajectories.values():
+            if trajectory.phase == "run":
+                arms = found.setdefault(f"run {trajectory.task.split}", {})
+                arms.setdefault(trajectory.policy.model, []).append(trajectory.id)
+        return found
 
     def limit(self, max_tokens: int | None, max_usd: float | None) -> None:
         """Let the run spend no more than this, what it has spent so far included."""

@@ -183,6 +183,8 @@ def test_a_run_goes_on_and_another_policy_is_refused(ask, tmp_path):
     first = (tmp_path / "r" / JOURNAL).read_bytes()
     assert json.loads(ask(*words, "--limit", "3")[1])["corridor val"][0]["n"] == 3
     assert (tmp_path / "r" / JOURNAL).read_bytes().startswith(first)
+    (report,) = json.loads(ask("report", "r", "--json")[1])["run val"]
+    assert (report["arm"], report["n"], report["success"]) == ("oracle", 3, 1.0)
     answer = refused(ask, tmp_path, "run", "corridor.yaml", "--out", "r", "--model", "random")
     assert "r: holds a run of another policy; name a new folder with --out" in answer
 
