@@ -257,7 +257,9 @@ def _as_q8(gguf: Any, tensor: Any) -> tuple[Any, None, Any]:
 
 def _unpack(source: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # three bars of its own inside ours
     tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
     model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype="float32")
     config = model.config
