@@ -120,21 +120,20 @@ class Found(NamedTuple):
 def reports(place: Path) -> Found:
     """The reports of the run at `place`, its seeds pooled. Raises AgentevolveError where nothing is measured."""
     runs = [Run(folder, quiet=True) for folder in seeds(place)]
-    names = [name for name in runs[0].evaluations() if all(name in one.evaluations() for one in runs)]
+    measured = [(one, one.evaluations()) for one in runs]
+    names = [name for name in measured[0][1] if all(name in found for _, found in measured)]
     if not names:
         raise AgentevolveError(f"{place}: nothing is measured yet; go on with: agentevolve evolve CONFIG --out {place} --resume")
-    tables = {name: _pooled(name, runs) for name in names}
+    tables = {name: _pooled(name, measured) for name in names}
     rounds = {int(name.split("/")[0]): found for name, found in tables.items() if name.endswith("/val")}
-    by_seed = [{int(name.split("/")[0]): _pooled(name, [one]) for name in names if name.endswith("/val")} for one in runs]
+    by_seed = [{int(name.split("/")[0]): _pooled(name, [one]) for name in names if name.endswith("/val")} for one in measured]
     return Found(place, tables, [line for one in runs for line in _verdicts(one, len(runs) > 1)], rounds, by_seed)
 
 
-def _pooled(name: str, runs: Sequence[Run]) -> list[Report]:
-    """One report for each arm of an evaluation, over the runs."""
-    arms = {
-        arm: [[one.trajectories[id] for id in one.evaluations()[name][arm]] for one in runs]
-        for arm in runs[0].evaluations()[name]
-    }
+def _pooled(name: str, measured: Sequence[tuple[Run, dict[str, dict[str, list[str]]]]]) -> list[Report]:
+    """One report for each arm of an evaluation, over the runs, each given with its evaluations."""
+    first = measured[0][1][name]
+    arms = {arm: [[run.trajectories[id] for id in found[name][arm]] for run, found in measured] for arm in first}
     base = arms.get("base")
     return [pooled_report(arm, found, base if arm != "base" else None, "base" if base else "") for arm, found in arms.items()]
 

@@ -1,7 +1,7 @@
 """A run: one directory, one seed, one append-only journal. What the journal holds is done and is never paid for again.
 
 RUN/config.yaml      what was asked for, every default resolved
-RUN/journal.jsonl    trajectories, examples, reports and gate decisions, in the order in which they happened
+RUN/journal.jsonl    trajectories, reflections, evaluations and gate decisions, in the order in which they happened
 RUN/memory/          the entries (a journal of their own, and the index made from it)
 RUN/adapters/        one folder for each fine-tuning
 """

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agentevolve.local.quiet import quiet
 from agentevolve.protocols import AgentevolveError
 
 SLOW = {"F32", "F16", "BF16", "Q4_1", "Q5_0", "Q5_1"}  # prefilled slower than Q8_0 on a CPU
@@ -136,7 +137,7 @@ def training_folder(model: LocalModel) -> Path:
     folder = cache() / f"{model.gguf.stem}-{model.identity[:12]}"
     if folder.is_dir():
         return folder
-    with _status(f"unpacking {model.gguf.name} for training (about half a minute, once)"), _scratch() as scratch:
+    with _status(f"unpacking {model.gguf.name} for training (about half a minute, once)"), _scratch() as scratch, quiet():
         _unpack(model.gguf, scratch / "folder")
         try:
             (scratch / "folder").rename(folder)
@@ -257,9 +258,7 @@ def _as_q8(gguf: Any, tensor: Any) -> tuple[Any, None, Any]:
 
 def _unpack(source: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()  # three bars of its own inside ours
     tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
     model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype="float32")
     config = model.config

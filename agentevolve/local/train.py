@@ -7,13 +7,13 @@ import importlib.metadata
 import math
 import shutil
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from agentevolve.local import adapter
 from agentevolve.local.adapter import AdapterInfo, LoraSettings
+from agentevolve.local.quiet import quiet
 from agentevolve.local.rows import IGNORED, Row, fit, render
 from agentevolve.local.sft import build_trainer
 from agentevolve.protocols import AgentevolveError
@@ -58,7 +58,7 @@ def train_lora(
     """
     adapter.llama_config(folder)
     origin = adapter.check_start(start, base, settings) if start else None
-    with _scratch(out) as scratch, _quiet():
+    with _scratch(out) as scratch, quiet():
         model, tokenizer = load_base(folder)
         rows = fit([render(example, tokenizer) for example in examples], settings.max_length)
         if not rows:
@@ -165,21 +165,3 @@ def _scratch(out: Path) -> Iterator[Path]:
         scratch.rename(out)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and no advice from transformers on the terminal."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # trl and transformers about each other's option names
-            yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

@@ -7,6 +7,7 @@ become demos in memory *and* rows to fine-tune on, from the base, over all round
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from agentevolve.config import Config
@@ -24,15 +25,14 @@ def agentevolve(policy: Policy, tasks: Sequence[Task], run: Run, round: int, con
     explorer = policy.using(epsilon=epsilons[min(round, len(epsilons)) - 1], temperature=config.acquire.temperature)
     attempts = rollout(explorer, tasks, run, phase=f"{round}/acquire", samples=config.acquire.samples)
 
-    kept = best(attempts, per_task=config.refine.per_task, max_turns=config.refine.max_turns)
+    shortest = functools.partial(best, per_task=config.refine.per_task, max_turns=config.refine.max_turns)
+    kept = shortest(attempts)
     lost = unsolved(attempts)[: config.refine.reflections]
     entries = demos(kept, round) + reflect(lost, policy, run, round)
 
     candidate = remember(policy, entries, run, round)
     lived = [trajectory for earlier in range(1, round + 1) for trajectory in acquired(run, earlier)]
-    rows = examples(
-        best(lived, per_task=config.refine.per_task, max_turns=config.refine.max_turns), keep_memory=config.finetune.keep_memory
-    )
+    rows = examples(shortest(lived), keep_memory=config.finetune.keep_memory)
     return finetune(candidate, rows[: config.finetune.examples], run, f"round-{round}", config.finetune)
 
 
