@@ -7,6 +7,7 @@ The state holds the conversation, which only grows at its end, so that a backend
 from __future__ import annotations
 
 import functools
+import json
 import random
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
@@ -16,8 +17,10 @@ from langgraph.runtime import Runtime
 
 from agentevolve.policy import Policy
 from agentevolve.prompting import exchange, opening, render, shown
-from agentevolve.protocols import Environment, Memory, Model
+from agentevolve.protocols import AgentevolveError, Environment, Memory, Model
 from agentevolve.records import Entry, Message, Task, Turn, Usage
+from agentevolve.stand_ins import RandomModel
+from agentevolve.tools import sample
 
 STEPS = 10_000  # graph steps; environments end by their own limit long before
 
@@ -35,6 +38,7 @@ class Attempt:
     system: str = ""
     prompt: str = ""
     actions: tuple[str, ...] = ()
+    tools: tuple[dict[str, Any], ...] = ()
     context: str = ""
     recalled: tuple[str, ...] = ()
     turns: list[Turn] = field(default_factory=list)
@@ -76,7 +80,10 @@ def _recall(state: State, runtime: Runtime[Attempt]) -> dict[str, Any]:
     attempt = runtime.context
     observation, info = attempt.environment.reset(attempt.task)
     notes = str(info.get("notes", ""))
-    attempt.system = render("system")
+    attempt.tools = tuple(info.get("tools", ()))
+    native = attempt.model is not None and attempt.model.native_tools
+    listed = [] if native else [json.dumps(tool["function"], ensure_ascii=False) for tool in attempt.tools]
+    attempt.system = render("system", calling=bool(attempt.tools), tools=listed, choosing=bool(info.get("actions")))
     attempt.prompt = "\n".join(part for part in (attempt.task.prompt, notes, observation) if part)
     attempt.actions = _shuffled(info, attempt.rng)
     entries = remembered(attempt)
@@ -90,10 +97,17 @@ def _act(state: State, runtime: Runtime[Attempt]) -> dict[str, Any]:
     attempt, policy = runtime.context, runtime.context.policy
     assert attempt.model is not None
     seed = attempt.rng.randrange(2**31)
-    if state["actions"] and attempt.rng.random() < policy.epsilon:
-        return {"action": attempt.rng.choice(state["actions"]), "usage": Usage()}
+    if attempt.rng.random() < policy.epsilon:
+        return {"action": _at_random(attempt, state["actions"]), "usage": Usage()}
+    if policy.model == RandomModel.name and not state["actions"]:
+        return {"action": _at_random(attempt, ()), "usage": Usage(calls=1)}
     reply = attempt.model.complete(
-        state["messages"], choices=state["actions"], temperature=policy.temperature, max_tokens=policy.max_tokens, seed=seed
+        state["messages"],
+        choices=state["actions"],
+        tools=attempt.tools,
+        temperature=policy.temperature,
+        max_tokens=policy.max_tokens,
+        seed=seed,
     )
     return {"action": reply.text, "usage": reply.usage}
 
@@ -103,12 +117,30 @@ def _observe(state: State, runtime: Runtime[Attempt]) -> dict[str, Any]:
     attempt = runtime.context
     step = attempt.environment.step(state["action"])
     actions = _shuffled(step.info, attempt.rng)
-    turn = Turn(action=state["action"], observation=step.observation, actions=actions, reward=step.reward, usage=state["usage"])
+    turn = Turn(
+        action=state["action"],
+        observation=step.observation,
+        actions=actions,
+        reward=step.reward,
+        usage=state["usage"],
+        info={"raw": step.info["raw"]} if "raw" in step.info else {},
+    )
     attempt.turns.append(turn)
     attempt.reward = min(1.0, max(0.0, float(step.info.get("score", attempt.reward + step.reward))))
     if step.terminated or step.truncated:
         attempt.end = "terminated" if step.terminated else "truncated"
     return {"messages": state["messages"] + exchange(turn, attempt.policy.show_actions), "actions": actions}
+
+
+def _at_random(attempt: Attempt, actions: tuple[str, ...]) -> str:
+    """An action that nobody thought about: one of the admissible ones, a tool called anyhow, or what the world samples."""
+    if actions:
+        return attempt.rng.choice(actions)
+    if attempt.tools:
+        return sample(attempt.tools, attempt.rng)
+    if draw := getattr(attempt.environment, "sample", None):
+        return str(draw(attempt.rng))
+    raise AgentevolveError(f"{attempt.task.env}: lists no actions and cannot sample one, so nobody can act at random in it")
 
 
 def _next(state: State, runtime: Runtime[Attempt]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from agentevolve.evaluate.table import plain
-from agentevolve.load import TaskSet
+from agentevolve.load import TaskSet, extra
 from agentevolve.records import Entry
 
 if TYPE_CHECKING:
@@ -17,14 +17,25 @@ if TYPE_CHECKING:
 def task_sets(sets: Sequence[TaskSet], *, detailed: bool) -> list[Table | Text]:
     """The task sets, one a row; with `detailed` also each one's settings and splits."""
     rows = [
-        (one.name, one.env, _sizes(one), _limit(one), _measured(one, "random"), _measured(one, "oracle"), one.about)
+        (
+            one.name,
+            _sizes(one),
+            _limit(one),
+            _actions(one),
+            _measured(one, "random"),
+            _measured(one, "oracle"),
+            extra(one.env) or "–",
+            one.licence,
+        )
         for one in sets
     ]
     made: list[Table | Text] = [
-        _table(("task set", "environment", "train/val/test", "turns", "random", "oracle", "what is asked"), rows)
+        _table(("task set", "train/val/test", "turns", "actions", "random % (n)", "oracle % (n)", "extra", "licence"), rows)
     ]
     for one in sets if detailed else ():
-        facts = [*one.settings.items(), *((split, seeds.seeds) for split, seeds in one.splits.items()), ("licence", one.licence)]
+        facts = [("asked", one.about), ("environment", one.env), *one.settings.items()]
+        facts += [(split, seeds.seeds) for split, seeds in one.splits.items()]
+        facts += [("oracle misses", f"{len(ids)} tasks: {reason}") for reason, ids in one.misses.items()]
         measured = [
             (
                 f"{found.arm} on {found.split}",
@@ -100,6 +111,15 @@ def _limit(one: TaskSet) -> str:
     return str(one.settings.get("limit", "–"))
 
 
+def _actions(one: TaskSet) -> str:
+    shown = [f"{found.actions:.0f}" if found.actions else "free text" for found in one.measured if found.arm == "random"]
+    return shown[0] if shown else "–"
+
+
 def _measured(one: TaskSet, arm: str) -> str:
-    shown = [f"{found.success:.2f}" for found in one.measured if found.arm == arm]
+    shown = [
+        f"{100 * found.success:.0f} [{100 * found.low:.0f}, {100 * found.high:.0f}] ({found.n})"
+        for found in one.measured
+        if found.arm == arm
+    ]
     return shown[0] if shown else "–"

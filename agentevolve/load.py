@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from importlib.resources import files
+from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
 from types import ModuleType
@@ -30,7 +31,10 @@ class Seeds(Record):
 
 
 class Measured(Record):
-    """How often an arm that learns nothing solves the tasks: `success` of `n` tasks in [0, 1], with a 95% Wilson interval."""
+    """How often an arm that learns nothing solves the tasks: `success` of `n` tasks in [0, 1], with a 95% Wilson interval.
+
+    `actions` is the mean number of admissible actions or tools a step (0: free text).
+    """
 
     arm: Literal["random", "oracle"]
     split: Split
@@ -38,11 +42,15 @@ class Measured(Record):
     success: float
     low: float
     high: float
+    actions: float = 0.0
     command: str
 
 
 class TaskSet(Record):
-    """Tasks of one kind: an environment, its settings (each task's `data`) and the seeds of each split."""
+    """Tasks of one kind: an environment, its settings (each task's `data`) and the seeds of each split.
+
+    `misses` says which tasks the oracle does not solve: ids by the reason.
+    """
 
     name: str
     about: str
@@ -50,6 +58,7 @@ class TaskSet(Record):
     settings: dict[str, JsonValue] = Field(default_factory=dict)
     splits: dict[Split, Seeds]
     licence: str
+    misses: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     measured: tuple[Measured, ...] = ()
 
     @model_validator(mode="after")
@@ -81,10 +90,22 @@ def load_environment(name: str) -> Callable[[], Environment]:
 
     Raises AgentevolveError on an unknown name (it lists the known ones) or a missing package (it says what to install).
     """
+    if ":" not in name and (missing := [one for one in needs(name) if find_spec(one) is None]):
+        raise AgentevolveError(f'environment {name!r} needs {", ".join(missing)}: pip install "agentevolve[{extra(name)}]"')
     make = load(name) if ":" in name else getattr(_environment_module(name), "make", None)
     if not callable(make):
         raise AgentevolveError(f"environment {name!r} cannot be called to make an environment")
     return cast(Callable[[], Environment], make)
+
+
+def needs(name: str) -> tuple[str, ...]:
+    """The modules that the shipped environment `name` imports from packages of its extra; none for one of the core."""
+    return tuple(getattr(_environment_module(name), "NEEDS", ()))
+
+
+def extra(name: str) -> str:
+    """The extra that brings what environment `name` needs: its own name; empty for one of the core, or somebody else's."""
+    return name.replace("_", "-") if ":" not in name and needs(name) else ""
 
 
 def environments() -> list[str]:

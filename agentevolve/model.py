@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 import os
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from agentevolve.budget import Budget
-from agentevolve.choices import pick, schema
+from agentevolve.choices import pick
+from agentevolve.choices import schema as choices_schema
 from agentevolve.local import catalog, engine
 from agentevolve.protocols import AgentevolveError, Model, ModelError, Reply
 from agentevolve.records import Usage
 from agentevolve.stand_ins import Choices, Messages, RandomModel
+from agentevolve.tools import Tool, native, said
+from agentevolve.tools import schema as tools_schema
 
 TRIES = 4
 EXAMPLES = "local/smollm2-135m, openai/gpt-5-mini, anthropic/claude-haiku-4-5, ollama_chat/llama3.2, hosted_vllm/<model>, random"
@@ -45,20 +49,36 @@ class LiteModel:
         self._lock, self._thread, self._threads = threading.Lock(), threading.local(), itertools.count()
         self._plain = False
 
+    @property
+    def native_tools(self) -> bool:
+        """Whether LiteLLM knows that the model takes tools; any other is held to the JSON of a call."""
+        return self._start is None and bool(_litellm().supports_function_calling(self.name))
+
     def complete(
-        self, messages: Messages, *, choices: Choices = (), temperature: float = 0.0, max_tokens: int = 64, seed: int = 0
+        self,
+        messages: Messages,
+        *,
+        choices: Choices = (),
+        tools: Sequence[Tool] = (),
+        temperature: float = 0.0,
+        max_tokens: int = 1024,
+        seed: int = 0,
     ) -> Reply:
         """Answer `messages`; an answer held to `choices` may be as long as the longest of them, whatever `max_tokens`.
 
         Raises BudgetExceeded before the call, AgentevolveError for what the user must mend (key, model name), else ModelError.
         """
-        max_tokens = max(max_tokens, 16 + max((len(choice.encode()) for choice in choices), default=0))
-        call = self._route() | {"messages": [message.model_dump() for message in messages], "timeout": self._timeout}
+        if choices:
+            longest = 16 + max(len(choice.encode()) for choice in choices)
+            max_tokens = longest if self._start else max(max_tokens, longest)
+        by_tools = bool(tools) and self.native_tools
+        shown = list(native(messages)) if by_tools else [message.model_dump() for message in messages]
+        call = self._route() | {"messages": shown, "timeout": self._timeout}
         call |= {"temperature": temperature, "max_tokens": max_tokens, "seed": seed}
-        prompt = sum(len(message.content) for message in messages) // 3
+        prompt = (sum(len(message.content) for message in messages) + len(json.dumps(tools))) // 3
         with self._budget.reserve(prompt + max_tokens, self._estimate(prompt, max_tokens)) as book:
             began = time.monotonic()
-            answer = self._ask(call, choices)
+            answer = self._ask(call, self._tools(tools) if by_tools else self._held(choices, tools))
             usage = self._usage(answer, time.monotonic() - began)
             book(usage)
         return Reply(pick(_text(answer), choices), usage)
@@ -83,8 +103,7 @@ class LiteModel:
             return {}
         return {"api_base": self._api_base} | ({"api_key": "none"} if _missing_keys(self.name) else {})
 
-    def _ask(self, call: dict[str, Any], choices: Choices) -> Any:
-        held = self._held(choices)
+    def _ask(self, call: dict[str, Any], held: dict[str, Any]) -> Any:
         try:
             return _send(self.name, call | held)
         except ModelError as error:
@@ -94,18 +113,22 @@ class LiteModel:
         self._plain = True  # the backend takes the request without the schema only: ask for plain text from now on
         return answer
 
-    def _held(self, choices: Choices) -> dict[str, Any]:
-        """What holds the answer to `choices`, in the strictest way that the backend knows."""
+    def _tools(self, tools: Sequence[Tool]) -> dict[str, Any]:
+        """One call at a time: what comes back of it may decide the next one."""
+        return {"tools": list(tools), "parallel_tool_calls": False}
+
+    def _held(self, choices: Choices, tools: Sequence[Tool]) -> dict[str, Any]:
+        """What holds the answer to `choices`, or to a call of `tools`, in the strictest way that the backend knows."""
+        form = choices_schema(choices) if choices else tools_schema(tools) if tools else None
         if self._engine:
-            return {
-                "extra_body": {"id_slot": self._slot(self._engine)} | ({"grammar": engine.grammar(choices)} if choices else {})
-            }
-        if not choices or self._plain:
+            body = {"id_slot": self._slot(self._engine)} | ({"grammar": engine.grammar(choices)} if choices else {})
+            return {"extra_body": body} | ({"response_format": form} if form and not choices else {})
+        if not form or self._plain:
             return {}
-        if self.name.startswith("hosted_vllm/"):
+        if choices and self.name.startswith("hosted_vllm/"):
             return {"extra_body": {"structured_outputs": {"choice": list(choices)}}}
         held = self._api_base or _litellm().supports_response_schema(self.name)
-        return {"response_format": schema(choices)} if held else {}
+        return {"response_format": form} if held else {}
 
     def _slot(self, engine: engine.Engine) -> int:
         """One slot a thread, so that a growing conversation finds its own prompt cache."""
@@ -233,7 +256,7 @@ def _line(name: str, error: Exception) -> str:
 
 
 def _text(answer: Any) -> str:
-    content = answer.choices[0].message.content if answer.choices else None
-    if not content:
+    text = said(answer.choices[0].message) if answer.choices else ""
+    if not text:
         raise ModelError("the model's answer has no text")
-    return str(content)
+    return text

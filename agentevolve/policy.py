@@ -37,7 +37,7 @@ class Policy(Record):
     temperature: float = Field(default=0.7, ge=0)
     epsilon: float = Field(default=0.0, ge=0, le=1)
     show_actions: bool = True
-    max_tokens: int = Field(default=64, gt=0)
+    max_tokens: int = Field(default=1024, gt=0)
     threads: int | None = None
     round: int = 0
 

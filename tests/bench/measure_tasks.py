@@ -2,7 +2,8 @@
 
     python tests/bench/measure_tasks.py coin twc --n 100 --split val --write
 
-The random arm takes one of the shown actions, all alike likely, from a generator seeded with the task's id.
+The random arm takes one of the shown actions, all alike likely, from a generator seeded with the task's id; in a world of
+tools it calls one with arguments drawn by their types, in a world of free text it takes what the world itself samples.
 """
 
 from __future__ import annotations
@@ -14,25 +15,31 @@ from typing import Any
 
 import yaml
 from scipy.stats import binomtest
+from tqdm import tqdm
 
 from agentevolve.load import load_environment, load_task_set, task_sets, tasks_of
 from agentevolve.protocols import Environment
 from agentevolve.records import SOLVED, Task
+from agentevolve.tools import sample
 
 TASKS = Path(__file__).parents[2] / "tasks"
 
 
-def play_random(env: Environment, task: Task) -> float:
-    """The final score of one episode of uniformly chosen shown actions."""
+def play_random(env: Environment, task: Task) -> tuple[float, list[int]]:
+    """The final score of one episode of uniformly chosen actions, and how many there were to choose from at each step."""
     choose = random.Random(task.id)
     _, info = env.reset(task)
+    tools, offered = info.get("tools", ()), []
     while True:
-        _, _, terminated, truncated, info = env.step(choose.choice(info["actions"]))
+        actions = info.get("actions", ())
+        offered.append(len(actions or tools))
+        action = choose.choice(actions) if actions else sample(tools, choose) if tools else env.sample(choose)
+        _, _, terminated, truncated, info = env.step(action)
         if terminated or truncated:
-            return float(info["score"])
+            return float(info["score"]), offered
 
 
-def play_oracle(env: Environment, task: Task) -> float:
+def play_oracle(env: Environment, task: Task) -> tuple[float, list[int]]:
     """The final score of one episode of the oracle's actions."""
     actions = env.oracle(task)
     _, info = env.reset(task)
@@ -40,7 +47,7 @@ def play_oracle(env: Environment, task: Task) -> float:
         _, _, terminated, truncated, info = env.step(action)
         if terminated or truncated:
             break
-    return float(info["score"])
+    return float(info["score"]), []
 
 
 def measure(name: str, split: str, n: int) -> list[dict[str, Any]]:
@@ -49,7 +56,9 @@ def measure(name: str, split: str, n: int) -> list[dict[str, Any]]:
     env = load_environment(load_task_set(name).env)()
     figures = []
     for arm, play in (("random", play_random), ("oracle", play_oracle)):
-        missed = [task.id for task in tasks if play(env, task) < SOLVED]
+        played = {task.id: play(env, task) for task in tqdm(tasks, desc=f"{name} {arm}", disable=None, leave=False)}
+        missed = [id for id, (score, _) in played.items() if score < SOLVED]
+        offered = [number for _, numbers in played.values() for number in numbers]
         solved = len(tasks) - len(missed)
         interval = binomtest(solved, len(tasks)).proportion_ci(method="wilson")
         low, high = round(float(interval.low), 3), round(float(interval.high), 3)
@@ -58,6 +67,8 @@ def measure(name: str, split: str, n: int) -> list[dict[str, Any]]:
         print(f"{name:14} {arm:7} {split} n={len(tasks)} {figure['success']:.2f} [{low:.2f}, {high:.2f}]", flush=True)
         if arm == "oracle" and missed:
             print("  missed:", *missed)
+        if any(offered):
+            figure["actions"] = round(sum(offered) / len(offered), 1)
         figures.append({**figure, "command": command})
     env.close()
     return figures
