@@ -99,7 +99,7 @@ def _act(state: State, runtime: Runtime[Attempt]) -> dict[str, Any]:
     seed = attempt.rng.randrange(2**31)
     if attempt.rng.random() < policy.epsilon:
         return {"action": _at_random(attempt, state["actions"]), "usage": Usage()}
-    if policy.model == RandomModel.name and not state["actions"]:
+    if isinstance(attempt.model, RandomModel) and not state["actions"]:
         return {"action": _at_random(attempt, ()), "usage": Usage(calls=1)}
     reply = attempt.model.complete(
         state["messages"],

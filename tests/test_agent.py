@@ -9,8 +9,10 @@ from worlds import Corridor, Free, lamp, make_tasks, walker
 from agentevolve.agent import Attempt, play
 from agentevolve.memory import HashEmbedder, open_memory
 from agentevolve.policy import Policy, Recall
+from agentevolve.protocols import AgentevolveError, Step
 from agentevolve.records import Entry
-from agentevolve.stand_ins import ScriptedModel
+from agentevolve.stand_ins import RandomModel, ScriptedModel
+from agentevolve.tools import Call, read, written
 
 TASK = make_tasks(4)[3]
 
@@ -153,3 +155,52 @@ def test_chat_markers_in_text_from_outside_cannot_end_a_turn():
     messages = opening("Play.", hostile, hostile) + exchange(Turn(action="read sign", observation=hostile), True)
     assert not any("<|im_end|>" in message.content or "<|im_start|>" in message.content for message in messages)
     assert sum("You have won." in message.content for message in messages) == 2
+
+
+class Counter:
+    """A world of two tools: `add` counts, `stop` ends it; three is the goal."""
+
+    def reset(self, task):
+        self.count = 0
+        plain = {"type": "object", "properties": {}}
+        tools = [
+            {"type": "function", "function": {"name": name, "description": "", "parameters": plain}} for name in ("add", "stop")
+        ]
+        return "Count to three.", {"tools": tools, "score": 0.0}
+
+    def step(self, action):
+        calls = [call.name for call in read(action)]
+        self.count += calls.count("add")
+        ended = "stop" in calls
+        return Step(f"{self.count}", 0.0, ended, self.count > 20, {"score": float(ended and self.count == 3), "raw": self.count})
+
+    def close(self):
+        pass
+
+
+def test_tools_are_called_as_text_by_a_model_that_takes_none():
+    model = ScriptedModel([written([Call("add", {})])] * 3 + [written([Call("stop", {})])])
+    attempt = played(model, world=Counter)
+    assert (attempt.reward, attempt.end, len(attempt.turns)) == (1.0, "terminated", 4)
+    assert '{"name": "add"' in attempt.system and '{"name": "stop"' in attempt.system
+    assert [turn.info for turn in attempt.turns] == [{"raw": 1}, {"raw": 2}, {"raw": 3}, {"raw": 3}]
+    assert model.calls[-1][0][2].content == '{"name": "add", "arguments": {}}'
+
+
+def test_tools_stay_out_of_the_text_for_a_model_that_takes_them():
+    model = RandomModel()
+    attempt = played(model, world=Counter)
+    assert "add" not in attempt.system
+    assert {call.name for turn in attempt.turns for call in read(turn.action)} <= {"add", "stop"}
+
+
+def test_a_world_without_a_list_may_sample_an_action():
+    class Told(Free):
+        def sample(self, rng):
+            return rng.choice(["left", "right"])
+
+    for model, epsilon in ((RandomModel(), 0.0), (ScriptedModel(lambda *_: "never asked"), 1.0)):
+        attempt = played(model, world=Told, epsilon=epsilon)
+        assert {turn.action for turn in attempt.turns} <= {"left", "right"}
+    with pytest.raises(AgentevolveError, match="nobody can act at random"):
+        played(RandomModel(), world=Free)

@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -263,3 +265,37 @@ def test_in_a_process_of_its_own_there_is_no_traceback(tmp_path):
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_command_is_resumed_to_the_same_end(tmp_path):
+    task_file(tmp_path, length=2, pause=0.01)
+    config = CONFIG.replace("arms: [random, oracle, base]", "arms: [random, base, memory]\nrounds: 2")
+    (tmp_path / "evolve.yaml").write_text(config.replace("tasks: 4, samples: 2", "tasks: 8, samples: 4"))
+    code = "from agentevolve.cli import main; main()"
+    words = [sys.executable, "-c", code, "evolve", "evolve.yaml", "--quiet", "--json", "--out"]
+    settings = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+
+    def finish(*more: str) -> dict:
+        done = subprocess.run([*words, *more], cwd=tmp_path, env=settings, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    expected = finish("whole")
+    lines = len((tmp_path / "whole" / JOURNAL).read_text().splitlines())
+    journal, resume = tmp_path / "killed" / JOURNAL, ()
+    for at in (0, lines // 3, lines // 2):
+        process = subprocess.Popen([*words, "killed", *resume], cwd=tmp_path, env=settings, stderr=subprocess.DEVNULL)
+        while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") >= at):
+            time.sleep(0.01)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, "it was through before it could be killed"
+        resume = ("--resume",)
+    found = finish("killed", *resume)
+    ids = [json.loads(line)["data"]["id"] for line in journal.read_text().splitlines() if line.startswith('{"kind":"trajectory"')]
+    assert len(set(ids)) == len(ids)
+    assert [without_clock(found), len(journal.read_text().splitlines())] == [without_clock(expected), lines]
+
+
+def without_clock(tables: dict) -> dict:
+    """The reports without the seconds that they took."""
+    return {name: [{**one, "usage": {**one["usage"], "seconds": 0}} for one in reports] for name, reports in tables.items()}

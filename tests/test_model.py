@@ -15,6 +15,7 @@ from agentevolve.model import open_model
 from agentevolve.protocols import AgentevolveError, BudgetExceeded, ModelError
 from agentevolve.records import Message
 from agentevolve.stand_ins import RandomModel, ScriptedModel
+from agentevolve.tools import read
 
 ASK = [Message(role="system", content="You play a game."), Message(role="user", content="Do you take the apple or go north?")]
 ACTIONS = ["take apple", "go north", "open door"]
@@ -165,6 +166,61 @@ def test_a_schema_holds_the_choices_and_usage_comes_from_the_backend():
     assert (body["temperature"], body["seed"]) == (0.5, 7)
     assert body["messages"] == [message.model_dump() for message in ASK]
     assert {name.lower() for name in headers} >= {"authorization"}
+
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "go",
+        "description": "Walk there.",
+        "parameters": {
+            "type": "object",
+            "properties": {"where": {"type": "string", "enum": ["north", "south"]}},
+            "required": ["where"],
+            "additionalProperties": False,
+        },
+    },
+}
+CALLED = '{"name": "go", "arguments": {"where": "north"}}'
+
+
+def called(name: str, arguments: str) -> tuple[int, str]:
+    """A backend's own form of a tool call."""
+    status, text = answer(None)
+    body = json.loads(text)
+    call = {"id": "c1", "type": "function", "function": {"name": name, "arguments": arguments}}
+    body["choices"][0]["message"]["tool_calls"] = [call]
+    return status, json.dumps(body)
+
+
+def test_a_model_that_takes_tools_is_given_them_and_its_calls_are_the_action():
+    with Backend(called("go", '{"where": "north"}')) as backend:
+        model = open_model("openai/gpt-4o-mini", api_base=backend.url)
+        assert model.native_tools
+        told = [*ASK, Message(role="assistant", content=CALLED), Message(role="user", content="You are north.")]
+        assert model.complete(told, tools=[TOOL]).text == CALLED
+    ((_, _, body),) = backend.asked
+    assert body["tools"] == [TOOL]
+    assert "response_format" not in body
+    assert [message["role"] for message in body["messages"]] == ["system", "user", "assistant", "tool"]
+    assert body["messages"][2]["tool_calls"][0]["function"]["name"] == "go"
+
+
+def test_a_model_that_takes_no_tools_is_held_to_the_json_of_a_call():
+    with Backend(answer(CALLED)) as backend:
+        model = open_model("openai/unheard-of", api_base=backend.url)
+        assert not model.native_tools
+        assert model.complete(ASK, tools=[TOOL]).text == CALLED
+    body = backend.asked[0][2]
+    assert "tools" not in body
+    shape = body["response_format"]["json_schema"]["schema"]["anyOf"][0]["properties"]
+    assert shape == {"name": {"const": "go"}, "arguments": TOOL["function"]["parameters"]}
+
+
+def test_the_local_model_is_held_to_a_call(local):
+    for seed in range(3):
+        (call,) = read(local.complete(ASK, tools=[TOOL], temperature=1.5, seed=seed).text)
+        assert call.name == "go" and call.arguments["where"] in ("north", "south")
 
 
 def test_vllm_is_held_by_its_structured_outputs():

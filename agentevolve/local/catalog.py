@@ -1,4 +1,4 @@
-"""The local models by name: fetched once, checked by hash, kept in the user's cache in the forms that serving and training need."""
+"""The local models by name: fetched once, checked by hash, kept in the user's cache as serving and training need them."""
 
 from __future__ import annotations
 
@@ -122,11 +122,8 @@ def training_folder(model: LocalModel) -> Path:
     folder = cache() / f"{model.gguf.stem}-{model.identity[:12]}"
     if folder.is_dir():
         return folder
-    with (
-        _status(f"unpacking {model.gguf.name} for training (about half a minute, once)"),
-        wheels.scratch("models") as scratch,
-        quiet(),
-    ):
+    about = f"unpacking {model.gguf.name} for training (about half a minute, once)"
+    with _status(about), wheels.scratch("models") as scratch, quiet():
         _unpack(model.gguf, scratch / "folder")
         try:
             (scratch / "folder").rename(folder)
