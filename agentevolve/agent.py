@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
@@ -83,7 +84,8 @@ def _recall(state: State, runtime: Runtime[Attempt]) -> dict[str, Any]:
     attempt.tools = tuple(info.get("tools", ()))
     native = attempt.model is not None and attempt.model.native_tools
     listed = [] if native else [json.dumps(tool["function"], ensure_ascii=False) for tool in attempt.tools]
-    attempt.system = render("system", calling=bool(attempt.tools), tools=listed, choosing=bool(info.get("actions")))
+    rules = render("system", calling=bool(attempt.tools), tools=listed, choosing=bool(info.get("actions")))
+    attempt.system = "\n".join(part for part in (rules, attempt.policy.instructions) if part)
     attempt.prompt = "\n".join(part for part in (attempt.task.prompt, notes, observation) if part)
     attempt.actions = _shuffled(info, attempt.rng)
     entries = remembered(attempt)
@@ -155,33 +157,36 @@ def _shuffled(info: dict[str, Any], rng: random.Random) -> tuple[str, ...]:
 
 
 def remembered(attempt: Attempt) -> list[Entry]:
-    """The entries the policy recalls for this task, best first, as many as fit into its token budget."""
+    """The entries the policy recalls for this task, in the order in which they are shown, as many as fit into its tokens."""
     if attempt.memory is None:
         return []
-    recall = attempt.policy.recall
-    wanted = [("demo", recall.k), ("reflection", recall.reflections)]
-    found = [entry for kind, k in wanted if k for entry in _nearest(attempt, attempt.memory, kind, k)]
-    kept, room = [], recall.tokens * 4
-    for entry in found:
-        if len(entry.text) <= room:
+    kept, room = [], attempt.policy.recall.tokens * 4
+    for entry in _wanted(attempt, attempt.memory):
+        if entry not in kept and len(entry.text) <= room:
             kept.append(entry)
             room -= len(entry.text)
     return kept
 
 
-def _nearest(attempt: Attempt, memory: Memory, kind: str, k: int) -> list[Entry]:
-    env, as_of = attempt.task.env, attempt.policy.as_of
-    found = memory.recall(attempt.prompt, env=env, k=10**6 if attempt.policy.recall.shuffled else k, as_of=as_of, kind=kind)
-    entries = [entry for entry, _ in found]
-    if not attempt.policy.recall.shuffled:
-        return entries
-    others = entries[k:]
+def _wanted(attempt: Attempt, memory: Memory) -> Iterator[Entry]:
+    recall, env, as_of = attempt.policy.recall, attempt.task.env, attempt.policy.as_of
+    for kind in recall.whole:
+        yield from memory.entries(as_of, kind, env)
+    for kind, k in recall.own.items():
+        held = memory.entries(as_of, kind, env)
+        own = [entry for entry in held if entry.task == attempt.task.id][-k:] if k else []
+        others = [entry for entry in held if entry.task != attempt.task.id]
+        yield from _drawn(attempt, others, len(own)) if recall.shuffled else own
+    for kind, k in recall.nearest.items():
+        n = 10**6 if recall.shuffled else k
+        found = [entry for entry, _ in memory.recall(attempt.prompt, env=env, k=n, as_of=as_of, kind=kind)] if k else []
+        yield from _drawn(attempt, found[k:], k) if recall.shuffled else found
+
+
+def _drawn(attempt: Attempt, others: list[Entry], k: int) -> list[Entry]:
     return attempt.rng.sample(others, min(k, len(others)))
 
 
 def recalled_text(entries: list[Entry]) -> str:
     """The recalled entries as the agent reads them; nothing when there are none."""
-    if not entries:
-        return ""
-    texts = {kind: [entry.text for entry in entries if entry.kind == kind] for kind in ("demo", "reflection")}
-    return render("recall", demos=texts["demo"], reflections=texts["reflection"])
+    return render("recall", entries=entries) if entries else ""

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from agentevolve.local.train import LoraSettings
 from agentevolve.policy import Recall
 from agentevolve.protocols import AgentevolveError
 
@@ -29,31 +28,10 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Acquire(Settings):
-    """Phase 1: `samples` attempts at each of `tasks` train tasks, exploring at random with probability `epsilon` a step.
-
-    `epsilon` may list one value a round (the last one stays): a first round at 1.0 asks no model at all.
-    """
+class Practice(Settings):
+    """The train tasks that are practised: `tasks` of them, drawn by the run's seed, the same ones in every round."""
 
     tasks: int = Field(default=100, gt=0)
-    samples: int = Field(default=8, gt=0)
-    epsilon: list[Annotated[float, Field(ge=0, le=1)]] = Field(default=[0.3], min_length=1)
-    temperature: float = Field(default=1.0, ge=0)
-
-
-class Refine(Settings):
-    """Phase 2: which solved attempts are kept, and how many failed ones the model reflects on."""
-
-    per_task: int = Field(default=1, gt=0)
-    max_turns: int | None = Field(default=None, gt=0)
-    reflections: int = Field(default=8, ge=0)
-
-
-class Finetune(LoraSettings):
-    """Phase 3: LoRA's settings, at most `examples` rows, and whether recalled entries stay in their prompts."""
-
-    examples: int = Field(default=200, ge=0)
-    keep_memory: bool = False
 
 
 class Held(Settings):
@@ -74,7 +52,7 @@ class Gate(Settings):
 
 
 class Config(Settings):
-    """One evolution, every default resolved."""
+    """One evolution. `settings` are the method's own: its keyword parameters."""
 
     tasks: str
     model: str = "local/smollm2-135m"
@@ -85,10 +63,10 @@ class Config(Settings):
     show_actions: bool = True
     workers: int = Field(default=4, gt=0)
     threads: int | None = Field(default=None, gt=0)
-    acquire: Acquire = Acquire()
-    refine: Refine = Refine()
+    method: str = "agentevolve"
+    settings: dict[str, JsonValue] = Field(default_factory=dict)
     recall: Recall = Recall()
-    finetune: Finetune = Finetune()
+    train: Practice = Practice()
     val: Held = Held()
     test: Held = Held(tasks=0)
     arms: list[Arm] = Field(default=["random", "oracle", "base", "memory", "distilled", "distilled+memory"])

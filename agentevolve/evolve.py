@@ -7,12 +7,12 @@ holds is taken from there.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 
 from agentevolve.config import Config, read_config, write_config
 from agentevolve.evaluate.gate import gate
-from agentevolve.load import load_environment, load_task_set, tasks_of
-from agentevolve.methods.agentevolve import agentevolve
+from agentevolve.load import load_environment, load_method, load_task_set, tasks_of
 from agentevolve.model import open_model
 from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError
@@ -71,15 +71,17 @@ def check(config: Config) -> None:
         raise AgentevolveError("val.tasks is 0: without held-out tasks the gate has nothing to judge by")
     if config.model != ORACLE:
         open_model(config.model, api_base=config.api_base).close()
-    if config.finetune.examples and not config.model.startswith("local/"):
+    method = load_method(config.method, config.settings)
+    asked = {name: one.default for name, one in signature(method).parameters.items()}
+    if asked.get("rows") and not config.model.startswith("local/"):
         raise AgentevolveError(
-            f"finetune.examples is {config.finetune.examples}, but {config.model!r} is not a local model and cannot be "
-            "fine-tuned: finetune.examples=0 leaves the weights as they are"
+            f"{config.method} fine-tunes on up to {asked['rows']} rows, but {config.model!r} is not a local model: "
+            "settings.rows=0 leaves the weights as they are"
         )
-    if config.refine.reflections and config.model in ("random", ORACLE):
+    if asked.get("reflections") and config.model in ("random", ORACLE):
         raise AgentevolveError(
-            f"refine.reflections is {config.refine.reflections}, but {config.model!r} writes no text: refine.reflections=0 asks "
-            "for none"
+            f"{config.method} asks for {asked['reflections']} reflections, but {config.model!r} writes no text: "
+            "settings.reflections=0 asks for none"
         )
 
 
@@ -87,13 +89,15 @@ def evolve_one(config: Config, run: Run) -> Policy:
     """All rounds with the run's seed; the policy that is in place at the end."""
     task_set = load_task_set(config.tasks)
     pool = tasks_of(task_set, "train")
-    train = run.rng("train tasks").sample(pool, min(config.acquire.tasks, len(pool)))
+    train = run.rng("train tasks").sample(pool, min(config.train.tasks, len(pool)))
+    method = load_method(config.method, config.settings)
     val = tasks_of(task_set, "val", limit=config.val.tasks)
     held_out(train, val + (tasks_of(task_set, "test", limit=config.test.tasks) if config.test.tasks else []))
     run.limit(config.max_tokens, config.max_usd)
     base = policy = base_policy(config)
     for number in range(1, config.rounds + 1):
-        candidate = agentevolve(policy, train, run, number, config).using(round=number)
+        run.round = number
+        candidate = method(policy, train, run).using(round=number)
         policy = _evaluated(policy, {arm: policy_of(arm, base, candidate) for arm in config.arms}, val, run, number, config)
     if config.test.tasks:
         test = tasks_of(task_set, "test", limit=config.test.tasks)
@@ -116,14 +120,15 @@ def base_policy(config: Config) -> Policy:
 
 def policy_of(arm: str, base: Policy, candidate: Policy) -> Policy:
     """The policy that an arm's name stands for: what of the candidate's learning is switched on, or a control."""
-    remembering = base.using(memory=candidate.memory, as_of=candidate.as_of, round=candidate.round)
+    shown = candidate.model_dump(include={"memory", "as_of", "recall", "instructions", "round"})
+    remembering = base.using(**shown)
     distilled = base.using(adapter=candidate.adapter, round=candidate.round)
     return {
         "random": Policy(model="random"),
         "oracle": Policy(model=ORACLE),
         "base": base,
         "memory": remembering,
-        "shuffled": remembering.using(recall=base.recall.model_copy(update={"shuffled": True})),
+        "shuffled": remembering.using(recall=candidate.recall.model_copy(update={"shuffled": True})),
         "distilled": distilled,
         "distilled+memory": remembering.using(adapter=candidate.adapter),
     }[arm]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from importlib.util import find_spec
+from inspect import signature
 from itertools import combinations
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_type_hints
 
 import yaml
-from pydantic import Field, JsonValue, StrictInt, ValidationError, model_validator
+from pydantic import Field, JsonValue, StrictInt, TypeAdapter, ValidationError, model_validator
 
 from agentevolve.protocols import AgentevolveError, Environment
 from agentevolve.records import Record, Split, Task
@@ -108,10 +110,40 @@ def extra(name: str) -> str:
     return name.replace("_", "-") if ":" not in name and needs(name) else ""
 
 
+def methods() -> list[str]:
+    """The names of the shipped methods."""
+    return _modules("agentevolve.methods")
+
+
+def load_method(name: str, settings: Mapping[str, Any]) -> Callable[..., Any]:
+    """The method `name`, a shipped one or "package.module:function", with `settings` bound to its keyword parameters.
+
+    Raises AgentevolveError on an unknown name or setting (it lists the known ones), or a value of the wrong kind.
+    """
+    if ":" in name:
+        method = load(name)
+    elif name in methods():
+        method = getattr(importlib.import_module(f"agentevolve.methods.{name}"), name)
+    else:
+        raise AgentevolveError(f"unknown method {name!r}; known: {', '.join(methods())}; or package.module:function")
+    hints = get_type_hints(method)
+    known = {one.name: hints[one.name] for one in signature(method).parameters.values() if one.kind is one.KEYWORD_ONLY}
+    values = {}
+    for setting, value in settings.items():
+        if setting not in known:
+            raise AgentevolveError(f"method {name!r} has no setting {setting!r}; known: {', '.join(known)}")
+        try:
+            values[setting] = TypeAdapter(known[setting]).validate_python(value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, (setting, *first["loc"])))
+            raise AgentevolveError(f"method {name!r}: {where}: {first['msg']}, not {first['input']!r:.80}") from None
+    return functools.partial(method, **values)
+
+
 def environments() -> list[str]:
     """The names of the shipped environments."""
-    found = (Path(str(entry)) for entry in files("agentevolve.environments").iterdir())
-    return sorted(path.stem for path in found if path.suffix == ".py" and not path.stem.startswith("_"))
+    return _modules("agentevolve.environments")
 
 
 def task_sets() -> dict[str, TaskSet]:
@@ -152,6 +184,11 @@ def tasks_of(task_set: TaskSet, split: str, limit: int | None = None, start: int
 def _task(task_set: TaskSet, split: Split, seed: int) -> Task:
     name = f"{task_set.name}/{split}/{seed}"
     return Task(id=name, env=task_set.env, split=split, seed=seed, data=dict(task_set.settings))
+
+
+def _modules(package: str) -> list[str]:
+    found = (Path(str(entry)) for entry in files(package).iterdir())
+    return sorted(path.stem for path in found if path.suffix == ".py" and not path.stem.startswith("_"))
 
 
 def _environment_module(name: str) -> ModuleType:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 
-from agentevolve.records import PolicyStamp, Record
+from agentevolve.records import Kind, PolicyStamp, Record
+
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Recall(Record):
-    """How memory is asked: `k` demos and `reflections` nearest to the task, within `tokens` (about four characters each).
+    """What of memory is shown before a task: how many entries of each kind, within `tokens` (about four characters each).
 
-    `shuffled` is the control arm: as many entries, drawn at random from those that are *not* the nearest.
+    `whole` kinds are shown with all their entries, oldest first; of `own` kinds the youngest that are about this very task;
+    of `nearest` kinds those whose keys are nearest to the task's text. They are taken in this order while they fit.
+    `shuffled` is the control arm: as many `own` and `nearest` entries, drawn at random from those that would *not* be taken.
     """
 
-    k: int = Field(default=1, ge=0)
-    reflections: int = Field(default=0, ge=0)
-    tokens: int = Field(default=500, ge=0)
+    whole: tuple[Kind, ...] = ()
+    own: dict[Kind, Count] = Field(default_factory=dict)
+    nearest: dict[Kind, Count] = Field(default_factory=lambda: {"demo": 1})
+    tokens: Count = 500
     shuffled: bool = False
 
 
@@ -25,7 +32,8 @@ class Policy(Record):
     """A model and how it acts. `adapter` and `memory` are folders; `as_of` is the last round whose entries are recalled.
 
     `epsilon` is the probability, in [0, 1], that a step takes an admissible action uniformly at random instead of asking
-    the model: exploration, as in ε-greedy. `show_actions` lists the admissible actions in the prompt.
+    the model: exploration, as in ε-greedy. `show_actions` lists the admissible actions in the prompt; `instructions` follow
+    the house rules in the system message.
     """
 
     model: str
@@ -37,6 +45,7 @@ class Policy(Record):
     temperature: float = Field(default=0.7, ge=0)
     epsilon: float = Field(default=0.0, ge=0, le=1)
     show_actions: bool = True
+    instructions: str = ""
     max_tokens: int = Field(default=1024, gt=0)
     threads: int | None = None
     round: int = 0

@@ -98,5 +98,8 @@ class Memory(Protocol):
     def add(self, entries: Sequence[Entry]) -> None:
         """Append entries; an id that is already there is left as it is."""
 
+    def entries(self, as_of: int | None = None, kind: str | None = None, env: str | None = None) -> list[Entry]:
+        """The entries that are there now, or as of a round, oldest first."""
+
     def recall(self, query: str, *, env: str, k: int, as_of: int | None = None, kind: str = "demo") -> list[tuple[Entry, float]]:
         """The k entries of `env` and `kind` nearest to `query`, nearest first, with their cosine similarity."""

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 Split = Literal["train", "val", "test"]
+Kind = Literal["demo", "case", "reflection", "insight", "workflow", "skill", "sheet"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 SOLVED = 1.0 - 1e-9  # the reward from which an attempt counts as a success
 
@@ -121,15 +122,22 @@ class Trajectory(Record):
 
 
 class Entry(Record):
-    """One thing in memory. It is found by `key` and shown as `text`; `sources` are ids of the trajectories it came from."""
+    """One thing in memory. It is found by `key` and shown as `text`; `sources` are ids of the trajectories it came from.
+
+    A demo is a solved attempt, a case any attempt with its outcome, a reflection a lesson from a failed one, an insight a rule
+    over several, a workflow a reusable procedure, a skill a verified program of actions, a sheet one text that is rewritten.
+    `task` is the id of the task that it is about (empty: about many); `counts` are votes or uses by name.
+    """
 
     id: str
-    kind: Literal["demo", "reflection", "insight", "workflow", "skill"]
+    kind: Kind
     key: str
     text: str
     env: str
+    task: str = ""
     round: int = 0
     reward: float = 0.0
+    counts: dict[str, int] = Field(default_factory=dict)
     sources: tuple[str, ...] = ()
 
 

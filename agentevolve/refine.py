@@ -5,15 +5,13 @@ Filters choose among trajectories by their reward (metric-based); reflection ask
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
+from agentevolve.asking import ask
 from agentevolve.policy import Policy
 from agentevolve.progress import progress
 from agentevolve.prompting import render, transcript
-from agentevolve.protocols import AgentevolveError
-from agentevolve.records import Entry, Message, Trajectory
-from agentevolve.rollout import parts
+from agentevolve.records import Entry, Trajectory
 from agentevolve.run import Run
 
 REFLECTION_TOKENS = 60
@@ -63,6 +61,7 @@ def demos(trajectories: Sequence[Trajectory], round: int) -> list[Entry]:
             key=trajectory.prompt,
             text=transcript(trajectory),
             env=trajectory.task.env,
+            task=trajectory.task.id,
             round=round,
             reward=trajectory.reward,
             sources=(trajectory.id,),
@@ -75,30 +74,16 @@ def demos(trajectories: Sequence[Trajectory], round: int) -> list[Entry]:
 def reflect(trajectories: Sequence[Trajectory], policy: Policy, run: Run, round: int) -> list[Entry]:
     """A reflection on each failed trajectory, written by the policy's own model (Reflexion, 2303.11366).
 
-    Each is journalled with its cost as it is written, so a resumed run does not pay for it again. A backend that fails
-    leaves its reflection out.
+    A backend that fails leaves its reflection out.
     """
     entries = []
     with progress(f"round {round}: reflecting", len(trajectories), quiet=run.quiet) as advance:
         for trajectory in learnable(trajectories):
-            said = run.once(f"reflection/{trajectory.id}", functools.partial(_reflection, trajectory, policy, run))
-            if said["text"]:
-                entries.append(_lesson(trajectory, said["text"], round))
+            prompt = render("reflect", transcript=transcript(trajectory))
+            if text := ask(policy, run, f"reflection/{trajectory.id}", prompt, max_tokens=REFLECTION_TOKENS):
+                entries.append(_lesson(trajectory, text, round))
             advance("")
     return entries
-
-
-def _reflection(trajectory: Trajectory, policy: Policy, run: Run) -> dict[str, object]:
-    model, _ = parts(policy, run)
-    if model is None:
-        raise AgentevolveError(f"the model {policy.model!r} cannot write reflections")
-    asked = Message(role="user", content=render("reflect", transcript=transcript(trajectory)))
-    seed = run.derive("reflect", trajectory.id)
-    try:
-        reply = model.complete([asked], temperature=policy.temperature, max_tokens=REFLECTION_TOKENS, seed=seed)
-    except RuntimeError as error:
-        return {"text": "", "error": str(error)}
-    return {"text": reply.text.strip(), "usage": reply.usage.model_dump()}
 
 
 def _lesson(trajectory: Trajectory, text: str, round: int) -> Entry:
@@ -108,6 +93,7 @@ def _lesson(trajectory: Trajectory, text: str, round: int) -> Entry:
         key=trajectory.prompt,
         text=text,
         env=trajectory.task.env,
+        task=trajectory.task.id,
         round=round,
         reward=trajectory.reward,
         sources=(trajectory.id,),

@@ -24,17 +24,20 @@ from agentevolve.records import Trajectory, Usage
 
 Part = TypeVar("Part")
 JOURNAL = "journal.jsonl"
+ASKED = "ask/"  # the facts that are answers of a model, with what they cost
 
 
 class Run:
     """The run in `folder`, new or resumed. `workers` attempts run side by side; `quiet` hides the progress bars.
 
-    Opening it reads the whole journal. Raises AgentevolveError naming file and line where that is damaged.
+    `round` is the number of the round under way, from 1. Opening it reads the whole journal. Raises AgentevolveError naming
+    file and line where that is damaged.
     """
 
     def __init__(self, folder: Path, *, seed: int = 0, workers: int = 4, quiet: bool = False) -> None:
         self.folder, self.seed, self.workers, self.quiet = folder, seed, workers, quiet
         self.journal = Journal(folder / JOURNAL)
+        self.round = 1
         self.trajectories: dict[str, Trajectory] = {}
         self.facts: dict[str, Any] = {}
         self.budget = Budget()
@@ -75,6 +78,12 @@ class Run:
                 arms.setdefault(trajectory.policy.model, []).append(trajectory.id)
         return found
 
+    def acquired(self, *rounds: int) -> list[Trajectory]:
+        """The attempts of these rounds' acquire phases (none named: of all so far), in the order of their ids, round by round."""
+        wanted = [f"{number}/acquire" for number in rounds or range(1, self.round + 1)]
+        found = [trajectory for trajectory in self.trajectories.values() if trajectory.phase in wanted]
+        return sorted(found, key=lambda trajectory: (wanted.index(trajectory.phase), trajectory.id))
+
     def limit(self, max_tokens: int | None, max_usd: float | None) -> None:
         """Let the run spend no more than this, what it has spent so far included."""
         self.budget = Budget(max_tokens, max_usd, spent=self.spent())
@@ -82,9 +91,7 @@ class Run:
     def spent(self) -> Usage:
         """What the run's attempts and reflections have cost so far, in this process and in those before it."""
         asked = [
-            Usage.model_validate(fact["usage"])
-            for name, fact in self.facts.items()
-            if name.startswith("reflection/") and "usage" in fact
+            Usage.model_validate(fact["usage"]) for name, fact in self.facts.items() if name.startswith(ASKED) and "usage" in fact
         ]
         return sum((trajectory.usage for trajectory in self.trajectories.values()), sum(asked, Usage()))
 

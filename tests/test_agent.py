@@ -46,7 +46,7 @@ def test_an_attempt_goes_from_reset_to_the_end():
 def test_recalled_context_stands_before_the_task_and_outside_the_prompt(memory):
     memory.add([entry("d", "Corridor", "THE DEMO"), entry("r", "Corridor", "THE LESSON", kind="reflection")])
     model = ScriptedModel(walker)
-    attempt = played(model, memory, recall=Recall(k=1, reflections=1))
+    attempt = played(model, memory, recall=Recall(nearest={"demo": 1, "reflection": 1}))
     system, user = model.calls[0][0]
     assert (system.role, user.role) == ("system", "user")
     assert user.content.index("THE DEMO") < user.content.index("THE LESSON") < user.content.index("Corridor four")
@@ -115,36 +115,54 @@ def test_a_world_without_admissible_actions_is_played_in_free_text():
 
 def test_recall_stays_within_its_tokens(memory):
     memory.add([entry(name, "Corridor", name * size) for name, size in (("a", 300), ("b", 150), ("c", 90), ("d", 20))])
-    fits = played(ScriptedModel(walker), memory, recall=Recall(k=4, tokens=100))
+    fits = played(ScriptedModel(walker), memory, recall=Recall(nearest={"demo": 4}, tokens=100))
     assert fits.recalled == ("a", "c")  # b does not fit any more, and d not after c
-    assert played(ScriptedModel(walker), memory, recall=Recall(k=4, tokens=0)).recalled == ()
-    assert played(ScriptedModel(walker), memory, recall=Recall(k=4, tokens=140)).recalled == ("a", "b", "c", "d")
+    assert played(ScriptedModel(walker), memory, recall=Recall(nearest={"demo": 4}, tokens=0)).recalled == ()
+    assert played(ScriptedModel(walker), memory, recall=Recall(nearest={"demo": 4}, tokens=140)).recalled == ("a", "b", "c", "d")
 
 
 def test_recall_takes_the_nearest_of_its_own_environment_and_round(memory):
     near = f"Walk to the lamp. Corridor four: the lamp is {lamp(TASK)}, you stand at 0."
     memory.add([entry("near", near), entry("far", "a kitchen"), entry("other", near, env="kitchen")])
     memory.add([entry("later", near, round=2)])
-    assert played(ScriptedModel(walker), memory, recall=Recall(k=1), as_of=1).recalled == ("near",)
-    assert played(ScriptedModel(walker), memory, recall=Recall(k=9), as_of=1).recalled == ("near", "far")
-    assert set(played(ScriptedModel(walker), memory, recall=Recall(k=2), as_of=2).recalled) == {"near", "later"}
-    assert played(ScriptedModel(walker), memory, recall=Recall(k=2), as_of=0).recalled == ()
+    assert played(ScriptedModel(walker), memory, recall=Recall(nearest={"demo": 1}), as_of=1).recalled == ("near",)
+    assert played(ScriptedModel(walker), memory, recall=Recall(nearest={"demo": 9}), as_of=1).recalled == ("near", "far")
+    assert set(played(ScriptedModel(walker), memory, recall=Recall(nearest={"demo": 2}), as_of=2).recalled) == {"near", "later"}
+    assert played(ScriptedModel(walker), memory, recall=Recall(nearest={"demo": 2}), as_of=0).recalled == ()
 
 
 def test_the_shuffled_control_recalls_as_many_but_never_the_nearest(memory):
     near = "Walk to the lamp. Corridor four: the lamp is right, you stand at 0."
     memory.add([entry("near", near), entry("next", near + " Or so.")])
     memory.add([entry(f"far {n}", f"kitchen {n}") for n in range(5)])
-    nearest = played(ScriptedModel(walker), memory, recall=Recall(k=2)).recalled
+    nearest = played(ScriptedModel(walker), memory, recall=Recall(nearest={"demo": 2})).recalled
     assert set(nearest) == {"near", "next"}
     drawn = set()
     for seed in range(12):
-        recalled = played(ScriptedModel(walker), memory, seed=seed, recall=Recall(k=2, shuffled=True)).recalled
+        recalled = played(ScriptedModel(walker), memory, seed=seed, recall=Recall(nearest={"demo": 2}, shuffled=True)).recalled
         assert len(recalled) == 2
         drawn |= set(recalled)
     assert drawn == {f"far {n}" for n in range(5)}
-    alone = played(ScriptedModel(walker), memory, recall=Recall(k=7, shuffled=True))
+    alone = played(ScriptedModel(walker), memory, recall=Recall(nearest={"demo": 7}, shuffled=True))
     assert alone.recalled == () and alone.context == ""
+
+
+def test_own_entries_are_the_youngest_about_this_very_task_and_whole_kinds_are_all_shown(memory):
+    def about(id, task, kind="reflection"):
+        return entry(id, f"key {id}", kind=kind).model_copy(update={"task": task})
+
+    memory.add([about("a1", "another"), *(about(f"own{n}", TASK.id) for n in range(4)), about("a2", "another")])
+    memory.add([about("i1", "", "insight"), about("i2", "", "insight")])
+    asked = Recall(whole=("insight",), own={"reflection": 3}, nearest={})
+    attempt = played(ScriptedModel(walker), memory, recall=asked)
+    assert attempt.recalled == ("i1", "i2", "own1", "own2", "own3")
+    shuffled = played(ScriptedModel(walker), memory, recall=asked.model_copy(update={"shuffled": True}))
+    assert shuffled.recalled[:2] == ("i1", "i2") and set(shuffled.recalled[2:]) == {"a1", "a2"}
+
+
+def test_instructions_follow_the_house_rules():
+    attempt = played(ScriptedModel(walker), instructions="Never wait.")
+    assert attempt.system.endswith("\nNever wait.") and len(attempt.system) > len("\nNever wait.")
 
 
 def test_chat_markers_in_text_from_outside_cannot_end_a_turn():

@@ -24,9 +24,8 @@ CONFIG = """\
 tasks: corridor.yaml
 model: random
 temperature: 0.5
-acquire: {tasks: 4, samples: 2, epsilon: [1.0]}
-refine: {reflections: 0}
-finetune: {examples: 0}
+train: {tasks: 4}
+settings: {samples: 2, epsilon: [1.0], reflections: 0, rows: 0}
 val: {tasks: 4}
 arms: [random, oracle, base]
 """
@@ -270,7 +269,7 @@ def test_in_a_process_of_its_own_there_is_no_traceback(tmp_path):
 def test_a_killed_command_is_resumed_to_the_same_end(tmp_path):
     task_file(tmp_path, length=2, pause=0.01)
     config = CONFIG.replace("arms: [random, oracle, base]", "arms: [random, base, memory]\nrounds: 2")
-    (tmp_path / "evolve.yaml").write_text(config.replace("tasks: 4, samples: 2", "tasks: 8, samples: 4"))
+    (tmp_path / "evolve.yaml").write_text(config.replace("samples: 2", "samples: 4"))
     code = "from agentevolve.cli import main; main()"
     words = [sys.executable, "-c", code, "evolve", "evolve.yaml", "--quiet", "--json", "--out"]
     settings = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}

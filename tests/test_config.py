@@ -16,7 +16,7 @@ def complaint(path, *changes) -> str:
 @pytest.fixture
 def good(tmp_path):
     path = tmp_path / "good.yaml"
-    path.write_text("tasks: coin\nacquire: {tasks: 5}\n")
+    path.write_text("tasks: coin\ntrain: {tasks: 5}\n")
     return path
 
 
@@ -34,16 +34,16 @@ def good(tmp_path):
         (b"tasks: 5", "tasks: Input should be a valid string, not 5"),
         (b"tasks: coin\nmodle: x", "unknown key modle; known: tasks, model, api_base"),
         (b"tasks: coin\n1: x", "1"),
-        (b"tasks: coin\nacquire: {task: 1}", "unknown key acquire.task; known: tasks, samples, epsilon, temperature"),
-        (b"tasks: coin\nfinetune: {lr: 1}", "unknown key finetune.lr; known: rank, alpha"),
-        (b"tasks: coin\nrecall: {n: 1}", "unknown key recall.n; known: k, reflections, tokens, shuffled"),
+        (b"tasks: coin\ntrain: {task: 1}", "unknown key train.task; known: tasks"),
+        (b"tasks: coin\ngate: {rul: 1}", "unknown key gate.rul; known: rule, margin"),
+        (b"tasks: coin\nrecall: {n: 1}", "unknown key recall.n; known: whole, own, nearest, tokens, shuffled"),
         (b"tasks: coin\nrounds: many", "rounds: Input should be a valid integer"),
         (b"tasks: coin\nrounds: 1.5", "rounds: Input should be a valid integer"),
         (b"tasks: coin\nrounds: 0", "rounds: Input should be greater than 0, not 0"),
-        (b"tasks: coin\nacquire: 3", "acquire: "),
-        (b"tasks: coin\nacquire: {samples: -1}", "acquire.samples: Input should be greater than 0, not -1"),
-        (b"tasks: coin\nacquire: {epsilon: [0.5, 1.5]}", "acquire.epsilon.1: Input should be less than or equal to 1, not 1.5"),
-        (b"tasks: coin\nacquire: {epsilon: []}", "acquire.epsilon: "),
+        (b"tasks: coin\ntrain: 3", "train: "),
+        (b"tasks: coin\nsettings: 3", "settings: "),
+        (b"tasks: coin\nrecall: {nearest: {dem: 1}}", "recall.nearest.dem"),
+        (b"tasks: coin\nval: {samples: -1}", "val.samples: Input should be greater than 0, not -1"),
         (b"tasks: coin\nval: {tasks: -1}", "val.tasks: Input should be greater than or equal to 0, not -1"),
         (b"tasks: coin\narms: [base, bass]", "arms.1: Input should be 'random', 'oracle', 'base'"),
         (b"tasks: coin\nseeds: []", "seeds: "),
@@ -74,9 +74,9 @@ def test_a_missing_file_or_a_folder_is_named(tmp_path):
         ("round=1", "unknown key round; known: tasks, model"),
         ("=1", "unknown key "),
         ("tasks.x=1", "'tasks.x=1': tasks is not a group of settings"),
-        ("acquire.x=1", "unknown key acquire.x; known: tasks, samples"),
-        ("acquire.tasks.x=1", "tasks is not a group of settings"),
-        ("refine.reflections=many", "refine.reflections: Input should be a valid integer"),
+        ("train.x=1", "unknown key train.x; known: tasks"),
+        ("train.tasks.x=1", "tasks is not a group of settings"),
+        ("test.tasks=many", "test.tasks: Input should be a valid integer"),
     ],
 )
 def test_a_bad_change_is_one_line(good, change, said):
@@ -84,14 +84,15 @@ def test_a_bad_change_is_one_line(good, change, said):
 
 
 def test_changes_are_made_in_order_and_leave_the_rest(good):
-    config = read_config(good, ["acquire.samples=3", "rounds=2", "rounds=4", "seeds=[1, 2]", "finetune.learning_rate=1e-3"])
-    assert (config.acquire.tasks, config.acquire.samples, config.rounds, config.seeds) == (5, 3, 4, [1, 2])
-    assert config.finetune.learning_rate == 0.001
-    assert config.refine == Config(tasks="coin").refine
+    config = read_config(good, ["settings.samples=3", "rounds=2", "rounds=4", "seeds=[1, 2]", "settings.lora.learning_rate=1e-3"])
+    assert (config.train.tasks, config.settings["samples"], config.rounds, config.seeds) == (5, 3, 4, [1, 2])
+    assert config.val == Config(tasks="coin").val
 
 
 def test_a_resolved_config_reads_back_as_itself(good, tmp_path):
-    config = read_config(good, ["acquire.epsilon=[1.0, 0.25]", "max_usd=0.5", "arms=[base, shuffled]", "recall.k=2"])
+    config = read_config(
+        good, ["settings.epsilon=[1.0, 0.25]", "max_usd=0.5", "arms=[base, shuffled]", "recall.nearest={demo: 2}"]
+    )
     path = tmp_path / "deep" / "resolved.yaml"
     write_config(config, path)
     assert read_config(path) == config

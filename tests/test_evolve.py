@@ -29,9 +29,8 @@ def made(path: Path, **changes) -> Config:
         "tasks": str(path),
         "model": "random",
         "workers": WORKERS,
-        "acquire": {"tasks": 6, "samples": 3, "epsilon": [1.0]},
-        "refine": {"reflections": 0},
-        "finetune": {"examples": 0},
+        "settings": {"samples": 3, "epsilon": [1.0], "reflections": 0, "rows": 0},
+        "train": {"tasks": 6},
         "val": {"tasks": 6},
         "test": {"tasks": 5},
         "arms": ["base", "memory"],
@@ -142,8 +141,13 @@ def test_a_run_is_neither_overwritten_nor_mixed_with_another(tmp_path):
         ({"tasks": "corridr"}, "unknown task set 'corridr'; known: "),
         ({"model": "nobody/x"}, "unknown model 'nobody/x'"),
         ({"model": "local/none"}, "none"),
-        ({"finetune": {"examples": 9}}, "finetune.examples is 9, but 'random' is not a local model"),
-        ({"refine": {"reflections": 3}}, "refine.reflections is 3, but 'random' writes no text"),
+        ({"settings": {"rows": 9}}, "agentevolve fine-tunes on up to 9 rows, but 'random' is not a local model"),
+        ({"settings": {"rows": 0, "reflections": 3}}, "agentevolve asks for 3 reflections, but 'random' writes no text"),
+        ({"settings": {"sample": 1}}, "method 'agentevolve' has no setting 'sample'; known: samples, epsilon"),
+        ({"settings": {"samples": -1}}, "method 'agentevolve': samples: Input should be greater than or equal to 0, not -1"),
+        ({"settings": {"lora": {"rank": 0}}}, "method 'agentevolve': lora.rank: "),
+        ({"method": "agentevolv"}, "unknown method 'agentevolv'; known: agentevolve"),
+        ({"method": "worlds:nothing"}, "'worlds:nothing': there is no 'nothing' in worlds"),
         ({"val": {"tasks": 0}}, "val.tasks is 0"),
     ],
 )
@@ -171,7 +175,8 @@ KILLS = 10
 def killed_config(folder: Path) -> Config:
     tasks = task_file(folder, length=2, limit=6, pause=0.004, log=str(folder / "log"))
     arms = ["base", "memory", "shuffled"]
-    return made(tasks, arms=arms, rounds=2, acquire={"tasks": 8, "samples": 4, "epsilon": [1.0]}, val={"tasks": 8})
+    settings = {"samples": 4, "epsilon": [1.0], "reflections": 0, "rows": 0}
+    return made(tasks, arms=arms, rounds=2, train={"tasks": 8}, settings=settings, val={"tasks": 8})
 
 
 def child(folder: Path) -> None:

@@ -51,7 +51,7 @@ def test_a_world_of_ones_own_is_played(tmp_path, model, least, most):
 @pytest.mark.slow
 def test_the_quickstart_in_small(tmp_path):
     """The real model acts, is fine-tuned and served again; every arm is measured and the gate has decided."""
-    small = ("acquire.tasks=30", "finetune.examples=3", "finetune.epochs=1", "val.tasks=2", "refine.reflections=1", "threads=1")
+    small = ("train.tasks=30", "settings.rows=3", "settings.lora.epochs=1", "val.tasks=2", "settings.reflections=1", "threads=1")
     done = agentevolve("evolve", EXAMPLES / "quickstart.yaml", *small, "--out", tmp_path / "run", "--json")
     assert done.returncode == 0, done.stderr
     reports = json.loads(done.stdout)["1/val"]

@@ -29,6 +29,7 @@ LAYERS = (
     ("prompting",),
     ("agent",),
     ("rollout",),
+    ("asking",),
     ("refine", "evaluate"),
     ("update",),
     ("config",),

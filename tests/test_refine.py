@@ -126,9 +126,9 @@ def test_a_backend_that_fails_leaves_its_reflection_out(tmp_path):
     use_model(run, ScriptedModel(moody), POLICY)
     lost = [lived("a", "l", reward=0.0), lived("b", "l", task=1, reward=0.0)]
     assert [entry.id for entry in reflect(lost, POLICY, run, 1)] == ["reflection/b"]
-    assert run.facts["reflection/a"] == {"text": "", "error": "overloaded"}
+    assert run.facts["ask/reflection/a"] == {"text": "", "error": "overloaded"}
 
 
 def test_the_oracle_cannot_reflect(tmp_path):
-    with pytest.raises(AgentevolveError, match="'oracle' cannot write reflections"):
+    with pytest.raises(AgentevolveError, match="'oracle' writes no text"):
         reflect([lived("a", "l", reward=0.0)], Policy(model="oracle"), new_run(tmp_path), 1)

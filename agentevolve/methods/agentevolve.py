@@ -10,33 +10,43 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
-from agentevolve.config import Config
-from agentevolve.policy import Policy
-from agentevolve.records import Task, Trajectory
+from agentevolve.local.train import LoraSettings
+from agentevolve.policy import Count, Policy, Share
+from agentevolve.records import Task
 from agentevolve.refine import best, demos, reflect, unsolved
 from agentevolve.rollout import rollout
 from agentevolve.run import Run
 from agentevolve.update import examples, finetune, remember
 
-
-def agentevolve(policy: Policy, tasks: Sequence[Task], run: Run, round: int, config: Config) -> Policy:
-    """One round: the candidate that learnt from `policy`'s attempts at `tasks`."""
-    epsilons = config.acquire.epsilon
-    explorer = policy.using(epsilon=epsilons[min(round, len(epsilons)) - 1], temperature=config.acquire.temperature)
-    attempts = rollout(explorer, tasks, run, phase=f"{round}/acquire", samples=config.acquire.samples)
-
-    shortest = functools.partial(best, per_task=config.refine.per_task, max_turns=config.refine.max_turns)
-    kept = shortest(attempts)
-    lost = unsolved(attempts)[: config.refine.reflections]
-    entries = demos(kept, round) + reflect(lost, policy, run, round)
-
-    candidate = remember(policy, entries, run, round)
-    lived = [trajectory for earlier in range(1, round + 1) for trajectory in acquired(run, earlier)]
-    rows = examples(shortest(lived), keep_memory=config.finetune.keep_memory)
-    return finetune(candidate, rows[: config.finetune.examples], run, f"round-{round}", config.finetune)
+LORA = LoraSettings()
 
 
-def acquired(run: Run, round: int) -> list[Trajectory]:
-    """The attempts of a round's acquire phase, in the order of their ids."""
-    found = [trajectory for trajectory in run.trajectories.values() if trajectory.phase == f"{round}/acquire"]
-    return sorted(found, key=lambda trajectory: trajectory.id)
+def agentevolve(
+    policy: Policy,
+    tasks: Sequence[Task],
+    run: Run,
+    *,
+    samples: Count = 8,
+    epsilon: tuple[Share, ...] = (0.3,),
+    temperature: float = 1.0,
+    per_task: Count = 1,
+    max_turns: Count | None = None,
+    reflections: Count = 8,
+    rows: Count = 200,
+    keep_memory: bool = False,
+    lora: LoraSettings = LORA,
+) -> Policy:
+    """One round: the candidate that learnt from `policy`'s attempts at `tasks`, `samples` each.
+
+    `epsilon` lists one value a round (the last one stays): a first round at 1.0 explores at random and asks no model at all.
+    At most `per_task` solutions of at most `max_turns` turns are kept, and at most `rows` trained on.
+    """
+    explorer = policy.using(epsilon=epsilon[min(run.round, len(epsilon)) - 1], temperature=temperature)
+    attempts = rollout(explorer, tasks, run, phase=f"{run.round}/acquire", samples=samples)
+
+    shortest = functools.partial(best, per_task=per_task, max_turns=max_turns)
+    lost = unsolved(attempts)[:reflections]
+    candidate = remember(policy, demos(shortest(attempts), run.round) + reflect(lost, policy, run, run.round), run, run.round)
+
+    learnt = examples(shortest(run.acquired()), keep_memory=keep_memory)[:rows]
+    return finetune(candidate, learnt, run, f"round-{run.round}", lora)
