@@ -34,6 +34,7 @@ class Attempt:
     policy: Policy
     memory: Memory | None
     rng: random.Random
+    hint: str = ""
     environment: Environment = field(init=False)
     model: Model | None = None
     system: str = ""
@@ -91,7 +92,8 @@ def _recall(state: State, runtime: Runtime[Attempt]) -> dict[str, Any]:
     entries = remembered(attempt)
     attempt.recalled, attempt.context = tuple(entry.id for entry in entries), recalled_text(entries)
     asked = shown(attempt.prompt, attempt.actions, attempt.policy.show_actions)
-    return {"messages": opening(attempt.system, attempt.context, asked), "actions": attempt.actions}
+    context = "\n".join(part for part in (attempt.context, attempt.hint) if part)
+    return {"messages": opening(attempt.system, context, asked), "actions": attempt.actions}
 
 
 def _act(state: State, runtime: Runtime[Attempt]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from agentevolve.policy import Policy
 from agentevolve.prompting import clean
 from agentevolve.protocols import AgentevolveError
@@ -11,9 +13,16 @@ from agentevolve.run import ASKED, Run
 
 
 def ask(
-    policy: Policy, run: Run, key: str, prompt: str, *, temperature: float | None = None, max_tokens: int = 300, system: str = ""
+    policy: Policy,
+    run: Run,
+    key: str,
+    prompt: str,
+    *,
+    choices: Sequence[str] = (),
+    temperature: float | None = None,
+    max_tokens: int = 300,
 ) -> str:
-    """The answer of the policy's model to `prompt`, at the policy's temperature if no other is given.
+    """The answer of the policy's model to `prompt`, at the policy's temperature if no other is given, held to `choices`.
 
     `key` names the question within the run: one that its journal answers already is not asked again. A backend that fails
     gives "", and its failure is journalled. Raises AgentevolveError for the oracle, which writes no text.
@@ -23,11 +32,11 @@ def ask(
         model, _ = parts(policy, run)
         if model is None:
             raise AgentevolveError(f"the model {policy.model!r} writes no text")
-        messages = [Message(role="system", content=system)] if system else []
-        messages.append(Message(role="user", content=clean(prompt)))
+        said = [Message(role="user", content=clean(prompt))]
         heat = policy.temperature if temperature is None else temperature
+        seed = run.derive("ask", key)
         try:
-            reply = model.complete(messages, temperature=heat, max_tokens=max_tokens, seed=run.derive("ask", key))
+            reply = model.complete(said, choices=choices, temperature=heat, max_tokens=max_tokens, seed=seed)
         except RuntimeError as error:
             return {"text": "", "error": str(error)}
         return {"text": reply.text.strip(), "usage": reply.usage.model_dump()}

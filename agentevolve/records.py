@@ -87,9 +87,10 @@ class Trajectory(Record):
     """One finished attempt at one task, with everything the agent saw.
 
     `context` is the recalled text as shown (its entries' ids in `recalled`) and stays outside `prompt`, so that distillation
-    can strip or keep it. `tools` are the schemas of what could be called, in a world of tool calls. `reward` is the environment's
-    final score in [0, 1]. An attempt that failed for a reason outside the agent (a dead environment, a refusing backend) has
-    end="error" and says why in `error`; it is never trained on.
+    can strip or keep it; so does `hint`, help with this one attempt, which training always strips. `tools` are the schemas of
+    what could be called, in a world of tool calls. `reward` is the environment's final score in [0, 1]. An attempt that failed
+    for a reason outside the agent (a dead environment, a refusing backend) has end="error" and says why in `error`; it is never
+    trained on.
     """
 
     id: str
@@ -104,6 +105,7 @@ class Trajectory(Record):
     tools: tuple[dict[str, JsonValue], ...] = ()
     recalled: tuple[str, ...] = ()
     context: str = ""
+    hint: str = ""
     turns: tuple[Turn, ...] = ()
     reward: float = Field(default=0.0, ge=0.0, le=1.0)
     end: Literal["terminated", "truncated", "error"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from pathlib import Path
@@ -33,17 +33,18 @@ def rollout(
     phase: str,
     samples: int = 1,
     luck: str | None = None,
+    hints: Mapping[str, str] | None = None,
 ) -> list[Trajectory]:
     """`samples` attempts of `policy` at each task, in the order of (task, sample), each journalled in `run` as it finishes.
 
     `phase` names this rollout within the run: an attempt that its journal holds already is not made again. An attempt's seed
     is derived from the run's seed, `luck` (the phase, if not given), the task and the sample; evaluations share their luck,
-    so that two policies are compared on the same tasks and seeds.
+    so that two policies are compared on the same tasks and seeds. `hints` are shown before the tasks of those ids, once.
     A failing world or backend makes a trajectory with end="error". Raises BudgetExceeded or another AgentevolveError, after
     the attempts under way have ended.
     """
     plans = [
-        Plan(f"{phase}/{task.id}/{n}", phase, task, n, run.derive(luck or phase, task.id, n))
+        Plan(f"{phase}/{task.id}/{n}", phase, task, n, run.derive(luck or phase, task.id, n), (hints or {}).get(task.id, ""))
         for task in tasks
         for n in range(samples)
     ]
@@ -55,13 +56,14 @@ def rollout(
 
 
 class Plan(NamedTuple):
-    """One attempt to be made: its id in the journal, its task, which sample it is, and its seed."""
+    """One attempt to be made: its id in the journal, its task, which sample it is, its seed, and help that is given with it."""
 
     id: str
     phase: str
     task: Task
     sample: int
     seed: int
+    hint: str = ""
 
 
 def parts(policy: Policy, run: Run) -> tuple[Model | None, Memory | None]:
@@ -89,7 +91,7 @@ def attempt(plan: Plan, policy: Policy, model: Model | None, memory: Memory | No
     """
     began, error = time.monotonic(), ""
     make = load_environment(plan.task.env)
-    played = Attempt(plan.task, policy, memory, random.Random(plan.seed))
+    played = Attempt(plan.task, policy, memory, random.Random(plan.seed), plan.hint)
     try:
         with closing(make()) as played.environment:
             played.model = model or ScriptedModel(played.environment.oracle(plan.task))

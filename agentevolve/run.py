@@ -81,8 +81,8 @@ class Run:
     def acquired(self, *rounds: int) -> list[Trajectory]:
         """The attempts of these rounds' acquire phases (none named: of all so far), in the order of their ids, round by round."""
         wanted = [f"{number}/acquire" for number in rounds or range(1, self.round + 1)]
-        found = [trajectory for trajectory in self.trajectories.values() if trajectory.phase in wanted]
-        return sorted(found, key=lambda trajectory: (wanted.index(trajectory.phase), trajectory.id))
+        found = {trajectory.id: trajectory.phase.split("/")[:2] for trajectory in self.trajectories.values()}
+        return [self.trajectories[id] for name in wanted for id in sorted(found) if "/".join(found[id]) == name]
 
     def limit(self, max_tokens: int | None, max_usd: float | None) -> None:
         """Let the run spend no more than this, what it has spent so far included."""

@@ -67,7 +67,7 @@ def remembered(place: Path) -> Path:
     run.close()
     os.replace(place / "memory", place / "hashed")
     oracle = rollout(Policy(model="oracle"), make_tasks(3), run, phase="1/acquire")
-    remember(Policy(model="random"), demos(oracle, 1), run, 1)
+    remember(Policy(model="random"), demos(oracle, 1), run)
     run.close()
     return place
 

@@ -30,7 +30,7 @@ LAYERS = (
     ("agent",),
     ("rollout",),
     ("asking",),
-    ("refine", "evaluate"),
+    ("acquire", "refine", "evaluate"),
     ("update",),
     ("config",),
     ("methods",),
@@ -144,13 +144,16 @@ def test_environments_and_tasks_are_importable_under_the_package_alone():
     assert "No module named 'environments'" in done.stderr
 
 
+NAMES_A_PROMPT = {"render": 0, "abstracted": 1}  # functions that take a prompt's name, and where
+
+
 def test_every_prompt_is_used_and_every_used_prompt_is_there():
     named = {
-        node.args[0].value
+        node.args[NAMES_A_PROMPT[node.func.id]].value
         for path in MODULES
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "render"
-        if node.args and isinstance(node.args[0], ast.Constant)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in NAMES_A_PROMPT
+        if node.args and isinstance(node.args[NAMES_A_PROMPT[node.func.id]], ast.Constant)
     }
     assert named == {path.stem for path in (PACKAGE / "prompts").glob("*.jinja")}
 

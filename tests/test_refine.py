@@ -72,7 +72,7 @@ def test_errors_are_never_learnt_from():
 def test_held_out_attempts_are_refused_by_everything_that_learns(tmp_path, split):
     found = [lived("a", "l"), lived("b", "l", split=split)]
     run = new_run(tmp_path)
-    for learn in (learnable, best, unsolved, lambda some: demos(some, 1), lambda some: reflect(some, POLICY, run, 1)):
+    for learn in (learnable, best, unsolved, lambda some: demos(some, 1), lambda some: reflect(some, POLICY, run)):
         with pytest.raises(ValueError, match=f"held-out tasks may not be learnt from: corridor/{split}/"):
             learn(found)
     assert run.facts == {}
@@ -102,7 +102,8 @@ def test_reflections_are_asked_once_also_over_processes(tmp_path):
     model = ScriptedModel([" Next time, go left. ", "Next time, go right."])
     run = Run(tmp_path, quiet=True)
     use_model(run, model, POLICY)
-    entries = reflect(lost, POLICY, run, 2)
+    run.round = 2
+    entries = reflect(lost, POLICY, run)
     assert [(entry.id, entry.kind, entry.text, entry.key, entry.round, entry.sources) for entry in entries] == [
         ("reflection/a", "reflection", "Next time, go left.", "prompt 0", 2, ("a",)),
         ("reflection/b", "reflection", "Next time, go right.", "prompt 1", 2, ("b",)),
@@ -112,7 +113,8 @@ def test_reflections_are_asked_once_also_over_processes(tmp_path):
     again = Run(tmp_path, quiet=True)
     silent = ScriptedModel([])
     use_model(again, silent, POLICY)
-    assert reflect(lost, POLICY, again, 2) == entries
+    again.round = 2
+    assert reflect(lost, POLICY, again) == entries
     assert silent.calls == []
 
 
@@ -125,10 +127,10 @@ def test_a_backend_that_fails_leaves_its_reflection_out(tmp_path):
     run = new_run(tmp_path)
     use_model(run, ScriptedModel(moody), POLICY)
     lost = [lived("a", "l", reward=0.0), lived("b", "l", task=1, reward=0.0)]
-    assert [entry.id for entry in reflect(lost, POLICY, run, 1)] == ["reflection/b"]
+    assert [entry.id for entry in reflect(lost, POLICY, run)] == ["reflection/b"]
     assert run.facts["ask/reflection/a"] == {"text": "", "error": "overloaded"}
 
 
 def test_the_oracle_cannot_reflect(tmp_path):
     with pytest.raises(AgentevolveError, match="'oracle' writes no text"):
-        reflect([lived("a", "l", reward=0.0)], Policy(model="oracle"), new_run(tmp_path), 1)
+        reflect([lived("a", "l", reward=0.0)], Policy(model="oracle"), new_run(tmp_path))

@@ -22,7 +22,7 @@ def won(tmp_path):
     """Attempts that recalled a demo and won, the run they lie in, and the policy that made them."""
     run = new_run(tmp_path / "run", workers=1)
     oracle = rollout(Policy(model="oracle"), make_tasks(1), run, phase="first")
-    policy = remember(POLICY, demos(oracle, 1), run, 1)
+    policy = remember(POLICY, demos(oracle, 1), run)
     model = ScriptedModel(learner)
     use_model(run, model, policy)
     yield rollout(policy, make_tasks(2), run, phase="p"), run, model
@@ -32,8 +32,9 @@ def won(tmp_path):
 def test_remembering_gives_a_policy_that_recalls_up_to_its_round(tmp_path):
     run = new_run(tmp_path)
     first = Entry(id="a", kind="demo", key="k", text="t", env="e", round=1)
-    once = remember(POLICY, [first], run, 1)
-    twice = remember(once, [first, first.model_copy(update={"id": "b", "round": 2})], run, 2)
+    once = remember(POLICY, [first], run)
+    run.round = 2
+    twice = remember(once, [first, first.model_copy(update={"id": "b", "round": 2})], run)
     run.close()
     assert [entry.id for entry in read_entries(tmp_path / "memory")] == ["a", "b"]
     assert (once.memory, once.as_of, twice.as_of) == (str(tmp_path / "memory"), 1, 2)

@@ -1,1 +1,5 @@
-"""The methods: each a short composition of the four phases' operators, one file a method."""
+"""The methods of the survey, one a file: a short composition of operators, its paper, its deviations.
+
+A method is a function of a policy, tasks and a run, with its settings as keyword parameters; it does one round and returns
+the policy that learnt. The number of the round is `run.round`.
+"""

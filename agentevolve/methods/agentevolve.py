@@ -18,8 +18,6 @@ from agentevolve.rollout import rollout
 from agentevolve.run import Run
 from agentevolve.update import examples, finetune, remember
 
-LORA = LoraSettings()
-
 
 def agentevolve(
     policy: Policy,
@@ -34,7 +32,7 @@ def agentevolve(
     reflections: Count = 8,
     rows: Count = 200,
     keep_memory: bool = False,
-    lora: LoraSettings = LORA,
+    lora: LoraSettings = LoraSettings(),
 ) -> Policy:
     """One round: the candidate that learnt from `policy`'s attempts at `tasks`, `samples` each.
 
@@ -46,7 +44,7 @@ def agentevolve(
 
     shortest = functools.partial(best, per_task=per_task, max_turns=max_turns)
     lost = unsolved(attempts)[:reflections]
-    candidate = remember(policy, demos(shortest(attempts), run.round) + reflect(lost, policy, run, run.round), run, run.round)
+    candidate = remember(policy, demos(shortest(attempts), run.round) + reflect(lost, policy, run), run)
 
     learnt = examples(shortest(run.acquired()), keep_memory=keep_memory)[:rows]
     return finetune(candidate, learnt, run, f"round-{run.round}", lora)

@@ -1,4 +1,4 @@
-"""Phase 3, update: a new policy, from entries (in context) or from examples (in weights) (survey 2404.14387, section 6)."""
+"""In weights: trajectories become training rows, rows an adapter, an adapter a new policy (survey 2404.14387, section 6.1)."""
 
 from __future__ import annotations
 
@@ -9,34 +9,25 @@ from pathlib import Path
 from agentevolve.local import catalog
 from agentevolve.local.adapter import read_adapter
 from agentevolve.local.train import LoraSettings, train_lora
-from agentevolve.memory import EntryMemory, open_memory
 from agentevolve.policy import Policy
 from agentevolve.progress import progress
 from agentevolve.prompting import conversation
 from agentevolve.protocols import AgentevolveError
-from agentevolve.records import Entry, Example, Trajectory
-from agentevolve.refine import learnable
+from agentevolve.records import Example, Trajectory
+from agentevolve.refine import keep, learnable
 from agentevolve.run import Run
 
 
-def remember(policy: Policy, entries: Sequence[Entry], run: Run, round: int) -> Policy:
-    """The policy with `entries` in the run's memory, recalling everything up to `round`."""
-    folder = run.folder / "memory"
-    memory: EntryMemory = run.part("memory", str(folder.resolve()), lambda: open_memory(folder))
-    memory.add(entries)
-    return policy.using(memory=str(folder), as_of=round)
+def examples(trajectories: Sequence[Trajectory], *, keep_memory: bool = False, solved: bool = True) -> list[Example]:
+    """One training row for each solved trajectory, or for each at all, of which the agent's own actions are learnt.
 
-
-def examples(trajectories: Sequence[Trajectory], *, keep_memory: bool = False) -> list[Example]:
-    """One training row for each solved trajectory, of which the agent's own actions are learnt.
-
-    With `keep_memory` the recalled entries stay in the prompt; without, they are stripped (context distillation).
+    With `keep_memory` the recalled entries stay in the prompt; without, they are stripped (context distillation). A hint
+    never stays.
     """
     rows = []
-    for trajectory in learnable(trajectories):
-        if trajectory.solved:
-            prompt, completion = conversation(trajectory, keep_context=keep_memory)
-            rows.append(Example(id=trajectory.id, prompt=tuple(prompt), completion=tuple(completion), sources=(trajectory.id,)))
+    for trajectory in keep(trajectories) if solved else learnable(trajectories):
+        prompt, completion = conversation(trajectory, keep_context=keep_memory)
+        rows.append(Example(id=trajectory.id, prompt=tuple(prompt), completion=tuple(completion), sources=(trajectory.id,)))
     return rows
 
 
