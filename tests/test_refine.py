@@ -6,8 +6,23 @@ from worlds import make_tasks, new_run, use_model
 from agentevolve.policy import Policy
 from agentevolve.prompting import transcript
 from agentevolve.protocols import AgentevolveError, ModelError
-from agentevolve.records import PolicyStamp, Trajectory, Turn
-from agentevolve.refine import best, demos, learnable, reflect, unsolved
+from agentevolve.records import Entry, PolicyStamp, Trajectory, Turn
+from agentevolve.refine import (
+    Pair,
+    against,
+    agreement,
+    best,
+    best_worst,
+    demos,
+    divergence,
+    judge,
+    keep,
+    learnable,
+    read_edits,
+    reflect,
+    unsolved,
+    voted,
+)
 from agentevolve.run import Run
 from agentevolve.stand_ins import ScriptedModel
 
@@ -134,3 +149,72 @@ def test_a_backend_that_fails_leaves_its_reflection_out(tmp_path):
 def test_the_oracle_cannot_reflect(tmp_path):
     with pytest.raises(AgentevolveError, match="'oracle' writes no text"):
         reflect([lived("a", "l", reward=0.0)], Policy(model="oracle"), new_run(tmp_path))
+
+
+# --- filters that ask no reward, pairs and rules ---
+
+
+def test_a_judges_score_stands_in_for_the_reward():
+    found = [lived("a", "l", reward=0.0), lived("b", "r", reward=1.0)]
+    assert ids(keep(found)) == ["b"]
+    assert ids(keep(found, scores={"a": 0.8, "b": 0.2}, at_least=0.6)) == ["a"]
+
+
+def test_agreement_is_the_share_of_like_attempts_at_the_task():
+    found = [lived("a", "ll"), lived("b", "ll"), lived("c", "r"), lived("d", "ll", task=1)]
+    assert agreement(found) == {"a": 2 / 3, "b": 2 / 3, "c": 1 / 3, "d": 1.0}
+
+
+def test_the_judge_is_shown_the_transcript_and_never_the_reward(tmp_path):
+    run = new_run(tmp_path)
+    model = ScriptedModel(lambda messages, choices: "5" if "prompt 0" in messages[0].content else "2")
+    use_model(run, model, POLICY)
+    lost, won = lived("a", "l", reward=0.0), lived("b", "l", task=1, reward=1.0)
+    assert judge([lost, won], POLICY, run) == {"a": 1.0, "b": 0.4}
+    same = [one.model_copy(update={"reward": 1.0 - one.reward, "id": f"{one.id}'"}) for one in (lost, won)]
+    judge(same, POLICY, run)
+    asked = [messages[0].content for messages, _ in model.calls]
+    assert asked[:2] == asked[2:]
+    assert all(choices == ("0", "1", "2", "3", "4", "5") for _, choices in model.calls)
+
+
+def test_best_and_worst_of_a_task_are_paired_and_where_they_part_is_found():
+    found = [lived("a", "lrr", reward=0.0), lived("b", "lll"), lived("c", "ll"), lived("d", "l", task=1), lived("e", "r", task=1)]
+    (pair,) = best_worst(found)
+    assert (pair.better.id, pair.worse.id, divergence(pair)) == ("c", "a", 1)
+    assert divergence(Pair(found[1], found[2])) == 2
+
+
+def test_either_side_may_win_a_pair():
+    ours = [lived("a", "l", reward=0.2), lived("b", "l", task=1), lived("c", "l", task=2)]
+    theirs = [lived("x", "l"), lived("y", "l", task=1, reward=0.5), lived("z", "l", task=2)]
+    assert [(pair.better.id, pair.worse.id) for pair in against(ours, theirs)] == [("x", "a"), ("b", "y")]
+
+
+SAID = """Some thoughts first.
+ADD: Read the map first.
+ADD: Read the map first.
+- AGREE 1:
+EDIT 2: Never walk back.
+REMOVE 3: it repeats rule 1
+REMOVE 9: there is none
+ADD:
+"""
+
+
+def rule(text: str, votes: int) -> Entry:
+    return Entry(id=text, kind="insight", key=text, text=text, env="e", round=1, counts={"votes": votes}, sources=("old",))
+
+
+def test_votes_count_as_in_expel():
+    new = rule("", 0).model_copy(update={"id": "insight", "round": 2, "sources": ("t1", "t2")})
+    edits = read_edits(SAID)
+    assert [(edit.act, edit.place) for edit in edits] == [
+        *(("ADD", 0), ("ADD", 0), ("AGREE", 1), ("EDIT", 2), ("REMOVE", 3), ("REMOVE", 9), ("ADD", 0))
+    ]
+    after = voted([rule("one", 2), rule("two", 3), rule("three", 1)], edits, new)
+    assert [(one.text, one.counts["votes"]) for one in after] == [("Never walk back.", 4), ("one", 3), ("Read the map first.", 2)]
+    assert [one.sources for one in after] == [("old", "t1", "t2"), ("old",), ("t1", "t2")]
+    assert len({one.id for one in after} | {"one", "two", "three"}) == 6
+    full = voted([rule(str(n), 4 - n % 2) for n in range(4)], read_edits("REMOVE 1\nREMOVE 2"), new, most=4)
+    assert [(one.text, one.counts["votes"]) for one in full] == [("2", 4), ("3", 3), ("0", 1)]
