@@ -1,7 +1,7 @@
 """A LoRA adapter on disk: the PEFT files training wrote, the same weights as GGUF for serving, and where they came from.
 
-An adapter is a folder of four files: `adapter_model.safetensors`, `adapter_config.json`, `adapter.gguf` and `agentevolve.json`
-(AdapterInfo). Weights are only ever read as safetensors: nothing here unpickles.
+An adapter is a folder of five files: `adapter_model.safetensors`, `adapter_config.json`, `adapter.gguf`, `rows.jsonl` (the
+examples it was trained on, one a line) and `agentevolve.json` (AdapterInfo). Weights are only ever read as safetensors: nothing here unpickles.
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agentevolve.protocols import AgentevolveError
+from agentevolve.records import Example
 
 INFO, WEIGHTS, CONFIG, GGUF = "agentevolve.json", "adapter_model.safetensors", "adapter_config.json", "adapter.gguf"
+ROWS = "rows.jsonl"
 # llama.cpp's names for the linear layers of a llama block
 TENSORS = {
     "q_proj": "attn_q",
@@ -87,7 +89,7 @@ def read_adapter(path: Path) -> AdapterInfo:
     except (ValidationError, UnicodeDecodeError) as error:
         what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "not UTF-8"
         raise AgentevolveError(f"{path / INFO}: not an adapter's record: {what}") from None
-    for name in (WEIGHTS, CONFIG, GGUF):
+    for name in (WEIGHTS, CONFIG, GGUF, ROWS):
         if not (path / name).is_file():
             raise AgentevolveError(f"{path}: broken adapter: {name} is missing")
         if info.files.get(name) != sha256(path / name):
@@ -122,7 +124,18 @@ def sha256(path: Path) -> str:
 
 def digests(path: Path) -> dict[str, str]:
     """The sha256 of each file of the adapter in `path`, for AdapterInfo.files."""
-    return {name: sha256(path / name) for name in (WEIGHTS, CONFIG, GGUF)}
+    return {name: sha256(path / name) for name in (WEIGHTS, CONFIG, GGUF, ROWS)}
+
+
+def read_rows(path: Path) -> list[Example]:
+    """The examples that the adapter in `path` was trained on."""
+    return [Example.model_validate_json(line) for line in (path / ROWS).read_text(encoding="utf-8").splitlines()]
+
+
+def write_rows(examples: Sequence[Example], path: Path) -> None:
+    """Keep what an adapter is trained on in its folder `path`."""
+    lines = [f"{example.model_dump_json()}\n" for example in examples]
+    (path / ROWS).write_text("".join(lines), encoding="utf-8", errors="backslashreplace")
 
 
 def load_weights(model: Any, start: Path) -> None:

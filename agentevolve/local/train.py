@@ -69,6 +69,7 @@ def train_lora(
         result = _run(trainer, rows, settings.epochs, progress)
         adapter.save_weights(trainer.model, scratch, base)
         adapter.export_gguf(scratch, folder)
+        adapter.write_rows(examples, scratch)
         info = _info(scratch, examples, settings, seed, base, origin, result)
         (scratch / adapter.INFO).write_text(info.model_dump_json(indent=1), encoding="utf-8")
     return result

@@ -17,7 +17,7 @@ from agentevolve.refine.lessons import entry
 from agentevolve.refine.pairs import Pair
 from agentevolve.run import Run
 
-LINE = re.compile(r"^\W*(ADD|AGREE|EDIT|REMOVE)\W*(?:(\d+)\W*)?[:.]?\s*(.*)$", re.MULTILINE)
+LINE = re.compile(r"^[^\w\n]*(ADD|AGREE|EDIT|REMOVE)[^\w\n]*(?:(\d+)[^\w\n]*)?(.*)$", re.MULTILINE)
 
 
 class Edit(NamedTuple):

@@ -4,7 +4,7 @@ import pytest
 import tiny
 import torch
 
-from agentevolve.local.adapter import LoraSettings, read_adapter
+from agentevolve.local.adapter import LoraSettings, read_adapter, read_rows
 from agentevolve.local.rows import IGNORED, collate, render
 from agentevolve.local.sft import build_trainer
 from agentevolve.local.train import load_base, train_lora
@@ -12,7 +12,7 @@ from agentevolve.protocols import AgentevolveError
 
 ROWS = [tiny.example("Where?", "go north", "take"), tiny.example("What?", "a coin"), tiny.example("Who?", "me", "you", "they")]
 QUICK = LoraSettings(rank=4, alpha=8, epochs=2, batch_size=2, learning_rate=0.01)
-NAMES = ["adapter.gguf", "adapter_config.json", "adapter_model.safetensors", "agentevolve.json"]
+NAMES = ["adapter.gguf", "adapter_config.json", "adapter_model.safetensors", "agentevolve.json", "rows.jsonl"]
 CONNECTIONS: list[str] = []
 sys.addaudithook(lambda event, args: CONNECTIONS.append(event) if event in ("socket.connect", "socket.getaddrinfo") else None)
 
@@ -51,6 +51,7 @@ def test_training_lowers_the_loss_and_says_what_it_did(folder, tmp_path, capfd):
     info = read_adapter(tmp_path / "out")
     assert (info.base, info.seed, info.settings, info.start) == ("tiny", 1, longer, None)
     assert info.examples == ("Where?", "What?", "Who?")
+    assert read_rows(tmp_path / "out") == ROWS
     assert info.sources == ("trajectory Where?", "trajectory What?", "trajectory Who?")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == NAMES
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -1,0 +1,98 @@
+"""Methods that change the weights: which attempts become rows, and what the rows say."""
+
+from worlds import lamp, make_tasks, walker
+
+from agentevolve.local.adapter import LoraSettings, read_adapter
+from agentevolve.methods.agent_evol import agent_evol
+from agentevolve.methods.fireact import fireact
+from agentevolve.methods.rest_em import rest_em
+from agentevolve.methods.rest_react import rest_react
+from agentevolve.methods.rft import rft
+from agentevolve.methods.star import star
+
+QUICK = LoraSettings(rank=2, alpha=4, epochs=1)
+TASKS = make_tasks(4, length=2, limit=4)
+
+
+def sources(rows) -> list[str]:
+    return sorted(source for row in rows for source in row.sources)
+
+
+def text(rows) -> str:
+    return "\n".join(message.content for row in rows for message in (*row.prompt, *row.completion))
+
+
+def even(messages, choices) -> str:
+    """Walks to the lamp on the left, and waits where it is on the right."""
+    return "left" if "lamp is left" in messages[-1].content else "wait"
+
+
+def test_rest_em_trains_on_solved_attempts_of_this_round_from_the_base(house):
+    home = house(even)
+    first = rest_em(home.policy, TASKS, home.run, samples=3, lora=QUICK)
+    solved = [task for task in TASKS if lamp(task) == "left"]
+    assert sources(home.rows(first)) == sorted(f"1/acquire/{task.id}/0" for task in solved)  # three alike are one way
+    home.run.round = 2
+    second = rest_em(home.policy, TASKS[:2], home.run, samples=1, lora=QUICK)
+    assert sources(home.rows(second)) == [f"2/acquire/{TASKS[0].id}/0"]
+    assert [read_adapter(home.run.folder / "adapters" / name).start for name in ("round-1", "round-2")] == [None, None]
+
+
+def test_agent_evol_trains_on_one_way_a_task_of_all_rounds_from_the_base(house):
+    home = house(even)
+    agent_evol(home.policy, TASKS[:2], home.run, samples=2, lora=QUICK)
+    home.run.round = 2
+    policy = agent_evol(home.policy, TASKS[2:], home.run, samples=2, lora=QUICK)
+    assert sources(home.rows(policy)) == [f"1/acquire/{TASKS[0].id}/0", f"2/acquire/{TASKS[2].id}/0"]
+    assert read_adapter(home.run.folder / "adapters" / "round-2").start is None
+
+
+def test_star_rationalises_what_failed_and_trains_without_the_hint(house):
+    def hinted(messages, choices):
+        told = any("This is how it can be done: right, right." in message.content for message in messages)
+        return walker(messages, choices) if told else even(messages, choices)
+
+    home = house(hinted)
+    policy = star(home.policy, TASKS, home.run, lora=QUICK)
+    rows = home.rows(policy)
+    assert sources(rows) == sorted(
+        f"1/acquire/{task.id}/0" if lamp(task) == "left" else f"1/acquire/hinted/{task.id}/0" for task in TASKS
+    )
+    assert "how it can be done" not in text(rows)
+    shown = [one for one in home.run.trajectories.values() if one.hint]
+    assert {one.task.id for one in shown} == {task.id for task in TASKS if lamp(task) == "right"}
+    again = house(hinted)
+    plain = star(again.policy, TASKS, again.run, rationalize=False, lora=QUICK)
+    assert len(again.rows(plain)) == 2
+
+
+def test_rft_keeps_every_different_way(house):
+    def dithering(messages, choices):
+        lost = "you stand at 0" in messages[-1].content and len(messages) < 4 and len(home.model.calls) % 2
+        return "wait" if lost else walker(messages, choices)
+
+    home = house(dithering)
+    policy = rft(home.policy, TASKS[:1], home.run, samples=6, lora=QUICK)
+    ways = {tuple(m.content for m in row.completion if m.role == "assistant") for row in home.rows(policy)}
+    assert ways == {("left", "left"), ("wait", "left", "left")} and len(home.rows(policy)) == 2
+
+
+def test_rest_react_trains_on_what_the_judge_praised_whatever_the_reward(house):
+    def judging(messages, choices):
+        if "How well was the task done?" in messages[-1].content:
+            return "5" if "lamp is right" in messages[-1].content else "1"
+        return even(messages, choices)
+
+    home = house(judging)
+    policy = rest_react(home.policy, TASKS, home.run, samples=1, lora=QUICK)
+    failed = [task for task in TASKS if lamp(task) == "right"]
+    assert sources(home.rows(policy)) == sorted(f"1/acquire/{task.id}/0" for task in failed)
+    assert all(home.run.trajectories[source].reward == 0 for source in sources(home.rows(policy)))
+
+
+def test_fireact_learns_from_its_teacher(house):
+    home = house(lambda *_: "wait")
+    policy = fireact(home.policy, TASKS, home.run, lora=QUICK)
+    assert home.model.calls == []
+    assert {home.run.trajectories[source].policy.model for source in sources(home.rows(policy))} == {"oracle"}
+    assert len(home.rows(policy)) == 4
