@@ -1,7 +1,8 @@
 """A LoRA adapter on disk: the PEFT files training wrote, the same weights as GGUF for serving, and where they came from.
 
 An adapter is a folder of five files: `adapter_model.safetensors`, `adapter_config.json`, `adapter.gguf`, `rows.jsonl` (the
-examples it was trained on, one a line) and `agentevolve.json` (AdapterInfo). Weights are only ever read as safetensors: nothing here unpickles.
+examples it was trained on, one a line) and `agentevolve.json` (AdapterInfo). Weights are only ever read as safetensors: nothing
+here unpickles.
 """
 
 from __future__ import annotations
@@ -129,7 +130,8 @@ def digests(path: Path) -> dict[str, str]:
 
 def read_rows(path: Path) -> list[Example]:
     """The examples that the adapter in `path` was trained on."""
-    return [Example.model_validate_json(line) for line in (path / ROWS).read_text(encoding="utf-8").splitlines()]
+    lines = (path / ROWS).read_text(encoding="utf-8").split("\n")[:-1]
+    return [Example.model_validate_json(line) for line in lines]
 
 
 def write_rows(examples: Sequence[Example], path: Path) -> None:
