@@ -146,13 +146,15 @@ class Entry(Record):
 class Example(Record):
     """One training row: a conversation of which only the last assistant messages from `prompt` on are learnt.
 
-    `prompt` ends before the first learnt action; `completion` alternates assistant (labelled) and user (unlabelled) messages.
+    `prompt` ends before the first learnt action; `completion` alternates assistant (labelled) and user (unlabelled) messages,
+    and so does `rejected`, what it is preferred to (DPO). `desirable` says which way to learn from it without a pair (KTO).
     """
 
     id: str
     prompt: tuple[Message, ...]
     completion: tuple[Message, ...]
     rejected: tuple[Message, ...] | None = None
+    desirable: bool = True
     weight: float = 1.0
     sources: tuple[str, ...] = ()
 

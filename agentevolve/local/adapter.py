@@ -12,7 +12,7 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -36,7 +36,10 @@ TENSORS = {
 class LoraSettings(BaseModel):
     """How to train. `batch_size` rows make one optimiser step; a row is cut after `max_length` tokens.
 
-    The learning rate rises over the first `warmup` share of the steps and falls linearly to zero over the rest.
+    The learning rate rises over the first `warmup` share of the steps and falls linearly to zero over the rest. `objective`:
+    sft learns the completions; dpo prefers each completion to the rejected one (2305.18290); kto raises desirable and lowers
+    undesirable completions, unpaired (2402.01306). `beta` is theirs: how strongly they hold on to where they started from.
+    `kl` weighs sft's divergence from the base at the learnt positions (regularisation, as in 2203.02155).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,6 +53,9 @@ class LoraSettings(BaseModel):
     max_length: int = Field(default=2048, ge=2)
     warmup: float = Field(default=0.1, ge=0.0, lt=1.0)
     weight_decay: float = Field(default=0.0, ge=0.0)
+    objective: Literal["sft", "dpo", "kto"] = "sft"
+    beta: float = Field(default=0.1, gt=0.0)
+    kl: float = Field(default=0.0, ge=0.0)
 
 
 class AdapterInfo(BaseModel):

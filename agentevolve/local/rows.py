@@ -19,11 +19,18 @@ MARKERS = re.compile(r"<(?=\|[^|<>]*\|>|｜|/?s>|(?:start|end)_of_turn>)|\[(?=/?
 
 
 class Row(NamedTuple):
-    """One training row: token ids, and as many labels, each the id at its own place or IGNORED. `weight` scales its loss."""
+    """One training row: token ids, and as many labels, each the id at its own place or IGNORED. `weight` scales its loss.
+
+    `other_ids` and `other_labels` are what it is set against: the rejected row of a preference, or for KTO a completion that
+    belongs to another prompt. `sign` is -1 for an undesirable row.
+    """
 
     ids: list[int]
     labels: list[int]
     weight: float = 1.0
+    other_ids: list[int] = []  # noqa: RUF012
+    other_labels: list[int] = []  # noqa: RUF012
+    sign: int = 1
 
 
 def clean(text: str) -> str:
@@ -59,16 +66,47 @@ def render(example: Example, tokenizer: Any) -> Row:
     return Row(ids, labels, example.weight)
 
 
+def render_all(examples: Sequence[Example], tokenizer: Any, objective: str) -> list[Row]:
+    """The rows of `examples` for an objective: sft, dpo (each example needs its rejected completion) or kto.
+
+    KTO sets each prompt against the completion of the next example, as its estimate of the divergence asks for.
+    Raises AgentevolveError for a preference without a rejected completion, or a single example for kto.
+    """
+    rows = [render(example, tokenizer) for example in examples]
+    if objective == "sft":
+        return rows
+    others = [example.rejected for example in examples]
+    if objective == "kto":
+        if len(examples) < 2:
+            raise AgentevolveError("kto compares each example with another one, and there is only one")
+        others = [examples[place - len(examples) + 1].completion for place in range(len(examples))]
+    made = []
+    for example, row, other in zip(examples, rows, others, strict=True):
+        if other is None:
+            raise AgentevolveError(f"example {example.id}: dpo needs a rejected completion")
+        against = render(example.model_copy(update={"completion": other}), tokenizer)
+        sign = 1 if example.desirable or objective == "dpo" else -1
+        made.append(row._replace(other_ids=against.ids, other_labels=against.labels, sign=sign))
+    return made
+
+
 def fit(rows: Sequence[Row], max_length: int) -> list[Row]:
-    """The rows cut to `max_length` tokens; a row that has no learnt token left is dropped."""
-    cut = [Row(row.ids[:max_length], row.labels[:max_length], row.weight) for row in rows]
-    return [row for row in cut if any(label != IGNORED for label in row.labels[1:])]
+    """The rows cut to `max_length` tokens; a row that has no learnt token left, or is set against none, is dropped."""
+
+    def learnt(labels: list[int]) -> bool:
+        return any(label != IGNORED for label in labels[1:])
+
+    cut = [
+        row._replace(**{name: value[:max_length] for name, value in row._asdict().items() if isinstance(value, list)})
+        for row in rows
+    ]
+    return [row for row in cut if learnt(row.labels) and (learnt(row.other_labels) or not row.other_ids)]
 
 
 def collate(batch: Sequence[dict[str, Any]], pad: int) -> dict[str, Any]:
     """Rows as tensors padded on the right: input_ids, attention_mask, labels (rows, length) and weight (rows,).
 
-    A single row needs no mask: without one, attention takes its quicker causal path.
+    Rows that are set against others also give other_ids and other_labels, sign and place (rows,). A single row needs no mask: without one, attention takes its quicker causal path.
     """
     import torch
 
@@ -80,6 +118,9 @@ def collate(batch: Sequence[dict[str, Any]], pad: int) -> dict[str, Any]:
     if len(batch) > 1:
         lengths = torch.tensor([len(row["ids"]) for row in batch])
         tensors["attention_mask"] = (torch.arange(tensors["input_ids"].shape[1]) < lengths[:, None]).long()
+    if batch[0].get("other_ids"):
+        tensors |= {"other_ids": padded("other_ids", pad), "other_labels": padded("other_labels", IGNORED)}
+        tensors |= {name: torch.tensor([row[name] for row in batch]) for name in ("sign", "place")}
     return {**tensors, "weight": torch.tensor([row["weight"] for row in batch])}
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agentevolve.local.adapter import TENSORS, LoraSettings
+from agentevolve.local.objectives import divergence, labelled_logits, preference_class, token_losses
 from agentevolve.local.rows import IGNORED, Row, collate
 
 
@@ -32,14 +33,18 @@ def build_trainer(model: Any, tokenizer: Any, rows: Sequence[Row], out: Path, se
         target_modules=sorted(TENSORS),
         task_type="CAUSAL_LM",
     )
-    trainer = _trainer_class()(
+    kind = trainer_class() if settings.objective == "sft" else preference_class(trainer_class())
+    if settings.objective != "sft":
+        micro = 1
+    trainer = kind(
         model=model,
         args=_arguments(out, settings, seed, micro=micro, bf16=half),
-        train_dataset=Dataset.from_list([row._asdict() for row in rows]),
+        train_dataset=Dataset.from_list([{"place": place, **row._asdict()} for place, row in enumerate(rows)]),
         processing_class=tokenizer,
         data_collator=lambda batch: collate(batch, tokenizer.eos_token_id),
         peft_config=lora,
     )
+    trainer.settings = settings
     trainer.remove_callback(PrinterCallback)
     return trainer
 
@@ -69,7 +74,8 @@ def _arguments(out: Path, settings: LoraSettings, seed: int, *, micro: int, bf16
     )
 
 
-def _trainer_class() -> Any:
+def trainer_class() -> Any:
+    """TRL's SFTTrainer, changed as the head of this file says."""
     import torch
     from trl import SFTTrainer
 
@@ -78,13 +84,11 @@ def _trainer_class() -> Any:
 
         def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
             """Weighted cross-entropy, summed over the rows, over the number of learnt tokens of the optimiser step."""
-            target = inputs["labels"][:, 1:]  # (rows, length - 1): the token after each position
-            at = (target != IGNORED).any(0).nonzero()[:, 0]  # (places,): positions some row learns from
-            given = {key: inputs[key] for key in ("input_ids", "attention_mask") if key in inputs}
-            logits = model(**given, logits_to_keep=at, use_cache=False).logits.float()  # (rows, places, vocabulary)
-            wanted = target[:, at]  # (rows, places)
-            losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none").view_as(wanted)
-            count = (target != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
+            logits, wanted = labelled_logits(model, inputs)
+            losses = token_losses(logits, wanted)
+            if self.settings.kl:
+                losses = losses + self.settings.kl * divergence(model, inputs, logits) * (wanted != IGNORED)
+            count = (wanted != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
             return (losses.sum(1) * inputs["weight"]).sum() / count
 
         def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:

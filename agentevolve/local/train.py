@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from agentevolve.local import adapter
 from agentevolve.local.adapter import AdapterInfo, LoraSettings
 from agentevolve.local.quiet import quiet
-from agentevolve.local.rows import IGNORED, Row, fit, render
+from agentevolve.local.rows import IGNORED, Row, fit, render_all
 from agentevolve.local.sft import build_trainer
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Example
@@ -60,12 +60,14 @@ def train_lora(
     origin = adapter.check_start(start, base, settings) if start else None
     with _scratch(out) as scratch, quiet():
         model, tokenizer = load_base(folder)
-        rows = fit([render(example, tokenizer) for example in examples], settings.max_length)
+        rows = fit(render_all(examples, tokenizer, settings.objective), settings.max_length)
         if not rows:
             raise AgentevolveError(f"nothing to learn in {len(examples)} examples cut to {settings.max_length} tokens")
         trainer = build_trainer(model, tokenizer, rows, scratch, settings, seed)
         if start:
             adapter.load_weights(trainer.model, start)
+        if settings.objective != "sft":
+            trainer.refer()
         result = _run(trainer, rows, settings.epochs, progress)
         adapter.save_weights(trainer.model, scratch, base)
         adapter.export_gguf(scratch, folder)
