@@ -96,17 +96,16 @@ def fit(rows: Sequence[Row], max_length: int) -> list[Row]:
     def learnt(labels: list[int]) -> bool:
         return any(label != IGNORED for label in labels[1:])
 
-    cut = [
-        row._replace(**{name: value[:max_length] for name, value in row._asdict().items() if isinstance(value, list)})
-        for row in rows
-    ]
+    lists = ("ids", "labels", "other_ids", "other_labels")
+    cut = [row._replace(**{name: getattr(row, name)[:max_length] for name in lists}) for row in rows]
     return [row for row in cut if learnt(row.labels) and (learnt(row.other_labels) or not row.other_ids)]
 
 
 def collate(batch: Sequence[dict[str, Any]], pad: int) -> dict[str, Any]:
     """Rows as tensors padded on the right: input_ids, attention_mask, labels (rows, length) and weight (rows,).
 
-    Rows that are set against others also give other_ids and other_labels, sign and place (rows,). A single row needs no mask: without one, attention takes its quicker causal path.
+    Rows that are set against others also give other_ids and other_labels, sign and place (rows,). A single row needs no mask:
+    without one, attention takes its quicker causal path.
     """
     import torch
 
