@@ -1,6 +1,6 @@
 """AgentEvol: explore, add what was solved to all that was solved before, retrain from the base (Xi et al., 2406.04151).
 
-Cells (ours): solution evolution, interactive; refinement, filtering, metric-based; in weights, replay (cumulative).
+Cells (ours): solution evolution, interactive; filtering, metric-based; in weights, replay.
 Deviations: 1. it starts without the paper's expert trajectories, from what the base solves itself. 2. LoRA, not all weights.
 """
 

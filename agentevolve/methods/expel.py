@@ -1,6 +1,7 @@
 """ExpeL: gather with Reflexion, draw rules from contrasts and successes, recall both rules and successes (2308.10144).
 
-Cells (ours): solution evolution, interactive and contrastive; refinement, critique-based; in context, external memory.
+Cells (ours): solution evolution, interactive; solution evolution, contrastive; correcting, critique-based;
+in context, external memory.
 Deviations: 1. the keys are embedded with all-MiniLM-L6-v2, the paper's with all-mpnet-base-v2.
 """
 

@@ -1,6 +1,6 @@
 """ReasoningBank: what a judged success or failure teaches, as items found by the task they came from (2509.25140).
 
-Cells (ours): feedback, model; refinement, correcting, critique-based; in context, external memory.
+Cells (ours): feedback, model; correcting, critique-based; in context, external memory.
 Deviations: 1. the judge and the extractor are the policy's own model. 2. keys are embedded with all-MiniLM-L6-v2. 3. no MaTTS.
 """
 

@@ -1,6 +1,6 @@
 """STaR: learn from what was solved, and from what is solved when the answer is known (Zelikman et al., 2203.14465).
 
-Cells (the survey's placement): solution evolution, rationale-based; refinement, correcting, critique-free.
+Cells (the survey's placement): solution evolution, rationale-based; correcting, critique-free.
 Deviations: 1. the hint is the world's own plan, since the answer to an agent's task is what to do. 2. LoRA, not all weights.
 3. the number of training steps does not grow by a fifth each round.
 """

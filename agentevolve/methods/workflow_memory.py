@@ -1,6 +1,6 @@
 """Agent Workflow Memory: draw workflows from attempts that a judge calls successes, and show them (Wang et al., 2409.07429).
 
-Cells (ours): feedback, model; refinement, filtering, metric-free; in context, external memory.
+Cells (ours): feedback, model; filtering, metric-free; in context, external memory.
 Deviations: 1. the judge is the policy's own model. 2. tasks are taken by rounds, not one by one as in the paper's online setting.
 """
 

@@ -2,7 +2,7 @@
 
 from agentevolve.refine.filters import agreement, best, cap, keep, learnable, shortest, split, unsolved
 from agentevolve.refine.judge import judge
-from agentevolve.refine.lessons import abstracted, cases, demos, entry, reflect
+from agentevolve.refine.lessons import abstracted, cases, critique, demos, entry, reflect
 from agentevolve.refine.pairs import Pair, against, best_worst, divergence
 from agentevolve.refine.rules import Edit, insights, read_edits, voted
 
@@ -16,6 +16,7 @@ __all__ = [
     "best_worst",
     "cap",
     "cases",
+    "critique",
     "demos",
     "divergence",
     "entry",

@@ -88,3 +88,14 @@ def reflect(trajectories: Sequence[Trajectory], policy: Policy, run: Run) -> lis
                 entries.append(entry(trajectory, "reflection", text, run.round))
             advance("")
     return entries
+
+
+def critique(trajectories: Sequence[Trajectory], policy: Policy, run: Run) -> dict[str, str]:
+    """What the policy's own model would do better in each attempt, as a hint for the next, by task id (Self-Refine, 2303.17651)."""
+    hints = {}
+    with progress(f"round {run.round}: criticising", len(trajectories), quiet=run.quiet) as advance:
+        for trajectory in learnable(trajectories):
+            said = ask(policy, run, f"critique/{trajectory.id}", render("critique", transcript=transcript(trajectory)))
+            hints[trajectory.task.id] = f"What was wrong with the last attempt: {said}" if said else ""
+            advance("")
+    return hints

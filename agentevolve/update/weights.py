@@ -14,7 +14,7 @@ from agentevolve.progress import progress
 from agentevolve.prompting import conversation
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Example, Trajectory
-from agentevolve.refine import keep, learnable
+from agentevolve.refine import Pair, keep, learnable
 from agentevolve.run import Run
 
 
@@ -31,10 +31,27 @@ def examples(trajectories: Sequence[Trajectory], *, keep_memory: bool = False, s
     return rows
 
 
-def finetune(policy: Policy, rows: Sequence[Example], run: Run, name: str, settings: LoraSettings) -> Policy:
-    """The policy with a new adapter, trained on `rows` from the base, in the run's folder `adapters/name`.
+def preferences(pairs: Sequence[Pair], *, longer: int | None = None) -> list[Example]:
+    """One row for each pair: what the better attempt did is preferred to what the worse one did after the same opening.
 
-    An adapter that is there already (a resumed run) is taken as it is. Without rows the policy comes back unchanged.
+    Recalled entries and hints are stripped. With `longer` the worse attempt is cut to so many turns more than the better one's.
+    """
+    rows = []
+    for better, worse in pairs:
+        prompt, completion = conversation(better, keep_context=False)
+        end = len(worse.turns) if longer is None else len(better.turns) + longer
+        _, rejected = conversation(worse.model_copy(update={"turns": worse.turns[:end]}), keep_context=False)
+        id, sources = f"{better.id} over {worse.id}", (better.id, worse.id)
+        rows.append(Example(id=id, prompt=tuple(prompt), completion=tuple(completion), rejected=tuple(rejected), sources=sources))
+    return rows
+
+
+def finetune(
+    policy: Policy, rows: Sequence[Example], run: Run, name: str, settings: LoraSettings, *, start: str | None = None
+) -> Policy:
+    """The policy with a new adapter, trained on `rows`, in the run's folder `adapters/name`.
+
+    It starts from the base, or goes on from the adapter in the folder `start`. An adapter that is there already (a resumed run) is taken as it is. Without rows the policy comes back unchanged.
     Raises AgentevolveError for a model whose weights are not on this machine.
     """
     if not rows:
@@ -51,6 +68,7 @@ def finetune(policy: Policy, rows: Sequence[Example], run: Run, name: str, setti
             seed=run.derive("finetune", name),
             quiet=run.quiet,
             threads=policy.threads,
+            start=Path(start) if start else None,
         )
     return policy.using(adapter=str(out))
 
@@ -64,8 +82,12 @@ def fit(
     seed: int,
     quiet: bool,
     threads: int | None,
+    start: Path | None = None,
 ) -> None:
-    """Train an adapter of `base` on `rows` into the new folder `out`, on `threads` threads (None: all cores)."""
+    """Train an adapter of `base` on `rows` into the new folder `out`, on `threads` threads (None: all cores).
+
+    It starts from the base, or from the adapter in `start`.
+    """
     import torch
 
     if threads:
@@ -74,7 +96,14 @@ def fit(
     with progress(f"{out.name}: fine-tuning on {len(rows)} examples", steps, quiet=quiet) as advance:
         folder = catalog.training_folder(base)
         train_lora(
-            folder, rows, out, settings, seed=seed, base=base.identity, progress=lambda _, __, loss: advance(f"loss {loss:.2f}")
+            folder,
+            rows,
+            out,
+            settings,
+            seed=seed,
+            base=base.identity,
+            start=start,
+            progress=lambda _, __, loss: advance(f"loss {loss:.2f}"),
         )
 
 
