@@ -1,6 +1,7 @@
 """ReST-EM: sample, keep what the environment calls solved, fine-tune from the base, again (Singh et al., 2312.06585).
 
-Cells: filtering, metric-based (the survey's placement); in weights, replay (ours).
+Cells (the survey's placement): filtering, metric-based.
+Cells (ours): in weights, replay.
 Deviations: 1. the adapter is LoRA; the paper fine-tunes all weights. 2. samples default to 8 of the paper's 32 to 64.
 """
 

@@ -1,6 +1,7 @@
 """ReST meets ReAct: grow trajectories, let a model rank them, fine-tune on the best; no reward is seen (2312.10003).
 
-Cells: in weights, replay (the survey's placement); feedback, model (ours).
+Cells (the survey's placement): in weights, replay.
+Cells (ours): feedback, model.
 Deviations: 1. whole trajectories are ranked, not steps. 2. the judge is the policy's own model. 3. LoRA instead of all weights;
 distilling into a smaller model is `fireact` with the result as its teacher.
 """

@@ -1,6 +1,7 @@
 """RFT: fine-tune once on the different correct ways among many samples (Yuan et al., 2308.01825).
 
-Cells: in weights, replay (the survey's placement); filtering, metric-based (ours).
+Cells (the survey's placement): in weights, replay.
+Cells (ours): filtering, metric-based.
 Deviations: 1. "different" means another sequence of actions; the paper compares lists of equations. 2. samples default to 16 of
 the paper's 100. 3. there is no seed data to add the new rows to. 4. LoRA instead of all weights.
 """

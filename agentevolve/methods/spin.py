@@ -13,7 +13,7 @@ from agentevolve.local.train import LoraSettings
 from agentevolve.methods.fireact import taught
 from agentevolve.policy import Policy
 from agentevolve.records import Task
-from agentevolve.refine import Pair, learnable
+from agentevolve.refine import Pair, differing, learnable
 from agentevolve.rollout import rollout
 from agentevolve.run import Run
 from agentevolve.update import finetune, preferences
@@ -28,7 +28,4 @@ def spin(policy: Policy, tasks: Sequence[Task], run: Run, *, expert: str = "orac
     lived = learnable(run.acquired(*range(max(1, run.round - 1), run.round + 1)))
     gold = {one.task.id: one for one in lived if one.policy.model == expert}
     pairs = [Pair(gold[one.task.id], one) for one in lived if one.phase.endswith("/own") and one.task.id in gold]
-    differing = [
-        pair for pair in pairs if [turn.action for turn in pair.better.turns] != [turn.action for turn in pair.worse.turns]
-    ]
-    return finetune(policy, preferences(differing), run, f"round-{run.round}", lora, start=policy.adapter)
+    return finetune(policy, preferences(differing(pairs)), run, f"round-{run.round}", lora, start=policy.adapter)

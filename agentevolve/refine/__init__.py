@@ -3,7 +3,7 @@
 from agentevolve.refine.filters import agreement, best, cap, keep, learnable, shortest, split, unsolved
 from agentevolve.refine.judge import judge
 from agentevolve.refine.lessons import abstracted, cases, critique, demos, entry, reflect
-from agentevolve.refine.pairs import Pair, against, best_worst, divergence
+from agentevolve.refine.pairs import Pair, against, best_worst, differing, divergence
 from agentevolve.refine.rules import Edit, insights, read_edits, voted
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "cases",
     "critique",
     "demos",
+    "differing",
     "divergence",
     "entry",
     "insights",

@@ -91,7 +91,7 @@ def reflect(trajectories: Sequence[Trajectory], policy: Policy, run: Run) -> lis
 
 
 def critique(trajectories: Sequence[Trajectory], policy: Policy, run: Run) -> dict[str, str]:
-    """What the policy's own model would do better in each attempt, as a hint for the next, by task id (Self-Refine, 2303.17651)."""
+    """What the policy's own model finds wrong in each attempt, as a hint for the next, by task id (2303.17651)."""
     hints = {}
     with progress(f"round {run.round}: criticising", len(trajectories), quiet=run.quiet) as advance:
         for trajectory in learnable(trajectories):

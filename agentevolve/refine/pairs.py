@@ -40,3 +40,8 @@ def divergence(pair: Pair) -> int:
     """The number of the first turn, from 0, at which the two act differently."""
     actions = zip((turn.action for turn in pair.better.turns), (turn.action for turn in pair.worse.turns), strict=False)
     return next((turn for turn, (a, b) in enumerate(actions) if a != b), min(len(pair.better.turns), len(pair.worse.turns)))
+
+
+def differing(pairs: Sequence[Pair]) -> list[Pair]:
+    """Those whose two attempts took different actions: of the others there is nothing to prefer."""
+    return [pair for pair in pairs if divergence(pair) < max(len(pair.better.turns), len(pair.worse.turns))]

@@ -51,8 +51,9 @@ def finetune(
 ) -> Policy:
     """The policy with a new adapter, trained on `rows`, in the run's folder `adapters/name`.
 
-    It starts from the base, or goes on from the adapter in the folder `start`. An adapter that is there already (a resumed run) is taken as it is. Without rows the policy comes back unchanged.
-    Raises AgentevolveError for a model whose weights are not on this machine.
+    It starts from the base, or goes on from the adapter in the folder `start`. An adapter that is there already (a resumed run)
+    is taken as it is. Without rows the policy comes back unchanged. Raises AgentevolveError for a model whose weights are not
+    on this machine.
     """
     if not rows:
         return policy
