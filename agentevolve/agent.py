@@ -18,7 +18,7 @@ from langgraph.runtime import Runtime
 
 from agentevolve.policy import Policy
 from agentevolve.prompting import exchange, opening, render, shown
-from agentevolve.protocols import AgentevolveError, Environment, Memory, Model
+from agentevolve.protocols import Environment, Memory, Model
 from agentevolve.records import Entry, Message, Task, Turn, Usage
 from agentevolve.stand_ins import RandomModel
 from agentevolve.tools import sample
@@ -101,10 +101,9 @@ def _act(state: State, runtime: Runtime[Attempt]) -> dict[str, Any]:
     attempt, policy = runtime.context, runtime.context.policy
     assert attempt.model is not None
     seed = attempt.rng.randrange(2**31)
-    if attempt.rng.random() < policy.epsilon:
-        return {"action": _at_random(attempt, state["actions"]), "usage": Usage()}
-    if isinstance(attempt.model, RandomModel) and not state["actions"]:
-        return {"action": _at_random(attempt, ()), "usage": Usage(calls=1)}
+    explores = attempt.rng.random() < policy.epsilon or (isinstance(attempt.model, RandomModel) and not state["actions"])
+    if explores and (action := _at_random(attempt, state["actions"])) is not None:
+        return {"action": action, "usage": Usage()}
     reply = attempt.model.complete(
         state["messages"],
         choices=state["actions"],
@@ -136,15 +135,14 @@ def _observe(state: State, runtime: Runtime[Attempt]) -> dict[str, Any]:
     return {"messages": state["messages"] + exchange(turn, attempt.policy.show_actions), "actions": actions}
 
 
-def _at_random(attempt: Attempt, actions: tuple[str, ...]) -> str:
-    """An action that nobody thought about: one of the admissible ones, a tool called anyhow, or what the world samples."""
+def _at_random(attempt: Attempt, actions: tuple[str, ...]) -> str | None:
+    """An action that nobody thought about: one of the admissible ones, a tool called anyhow, what the world samples, or none."""
     if actions:
         return attempt.rng.choice(actions)
     if attempt.tools:
         return sample(attempt.tools, attempt.rng)
-    if draw := getattr(attempt.environment, "sample", None):
-        return str(draw(attempt.rng))
-    raise AgentevolveError(f"{attempt.task.env}: lists no actions and cannot sample one, so nobody can act at random in it")
+    draw = getattr(attempt.environment, "sample", None)
+    return str(draw(attempt.rng)) if draw else None
 
 
 def _next(state: State, runtime: Runtime[Attempt]) -> str:

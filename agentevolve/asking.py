@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from agentevolve.local.rows import clean
 from agentevolve.policy import Policy
-from agentevolve.prompting import clean
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Message
 from agentevolve.rollout import parts

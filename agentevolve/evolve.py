@@ -13,6 +13,7 @@ from pathlib import Path
 from agentevolve.config import Config, read_config, write_config
 from agentevolve.evaluate.gate import gate
 from agentevolve.load import load_environment, load_method, load_task_set, tasks_of
+from agentevolve.local.train import LoraSettings
 from agentevolve.model import open_model
 from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError
@@ -73,11 +74,10 @@ def check(config: Config) -> None:
         open_model(config.model, api_base=config.api_base).close()
     method = load_method(config.method, config.settings)
     asked = {name: one.default for name, one in signature(method).parameters.items()}
-    if asked.get("rows") and not config.model.startswith("local/"):
-        raise AgentevolveError(
-            f"{config.method} fine-tunes on up to {asked['rows']} rows, but {config.model!r} is not a local model: "
-            "settings.rows=0 leaves the weights as they are"
-        )
+    trains = any(isinstance(value, LoraSettings) for value in asked.values()) and asked.get("rows") != 0
+    if trains and not config.model.startswith("local/"):
+        how = ": settings.rows=0 leaves the weights as they are" if "rows" in asked else ""
+        raise AgentevolveError(f"the method {config.method!r} fine-tunes, but {config.model!r} is not a local model{how}")
     if asked.get("reflections") and config.model in ("random", ORACLE):
         raise AgentevolveError(
             f"{config.method} asks for {asked['reflections']} reflections, but {config.model!r} writes no text: "

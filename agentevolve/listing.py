@@ -33,7 +33,7 @@ def task_sets(sets: Sequence[TaskSet], *, detailed: bool) -> list[Table | Text]:
         _table(("task set", "train/val/test", "turns", "actions", "random % (n)", "oracle % (n)", "extra", "licence"), rows)
     ]
     for one in sets if detailed else ():
-        facts = [("asked", one.about), ("environment", one.env), *one.settings.items()]
+        facts: list[tuple[str, object]] = [("asked", one.about), ("environment", one.env), *one.settings.items()]
         facts += [(split, seeds.seeds) for split, seeds in one.splits.items()]
         facts += [("oracle misses", f"{len(ids)} tasks: {reason}") for reason, ids in one.misses.items()]
         measured = [

@@ -13,6 +13,10 @@ Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+def _one_demo() -> dict[Kind, int]:
+    return {"demo": 1}
+
+
 class Recall(Record):
     """What of memory is shown before a task: how many entries of each kind, within `tokens` (about four characters each).
 
@@ -23,7 +27,7 @@ class Recall(Record):
 
     whole: tuple[Kind, ...] = ()
     own: dict[Kind, Count] = Field(default_factory=dict)
-    nearest: dict[Kind, Count] = Field(default_factory=lambda: {"demo": 1})
+    nearest: dict[Kind, Count] = Field(default_factory=_one_demo)
     tokens: Count = 500
     shuffled: bool = False
 

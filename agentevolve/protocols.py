@@ -74,7 +74,10 @@ class Model(Protocol):
     """A chat model."""
 
     name: str
-    native_tools: bool  # whether tools are given through the backend's own interface, not as text in the conversation
+
+    @property
+    def native_tools(self) -> bool:
+        """Whether tools are given through the backend's own interface, not as text in the conversation."""
 
     def complete(
         self,

@@ -220,5 +220,5 @@ def test_a_world_without_a_list_may_sample_an_action():
     for model, epsilon in ((RandomModel(), 0.0), (ScriptedModel(lambda *_: "never asked"), 1.0)):
         attempt = played(model, world=Told, epsilon=epsilon)
         assert {turn.action for turn in attempt.turns} <= {"left", "right"}
-    with pytest.raises(AgentevolveError, match="nobody can act at random"):
+    with pytest.raises(AgentevolveError, match="needs an environment that lists actions or tools, or can sample"):
         played(RandomModel(), world=Free)

@@ -41,6 +41,7 @@ FEWER = {"textworld": 3, "alfworld": 6, "scienceworld": 8}  # environments that 
 # sets whose splits may show the same first text, and why
 SAME_TEXT = {
     "simonsays": "a first command is one of few",
+    "tau2-telecom": "all tasks share five tickets; the faults behind them differ",
 }
 # sets in which doing nothing scores, and why
 NOTHING = {}

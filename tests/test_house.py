@@ -61,7 +61,8 @@ def imported(path: Path) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
-            names = (f"agentevolve.{alias.name}" for alias in node.names) if node.module == "agentevolve" else (node.module,)
+            package = node.module in ("agentevolve", "agentevolve.environments")
+            names = (f"{node.module}.{alias.name}" for alias in node.names) if package else (node.module,)
             yield from (name for name in names if name)
 
 

@@ -91,8 +91,8 @@ def test_seeds_hang_on_the_runs_seed_and_the_parts_alone(tmp_path):
 def test_what_was_spent_counts_attempts_and_reflections_over_processes(tmp_path):
     run = Run(tmp_path)
     run.add(made("a"))
-    run.once("reflection/a", lambda: {"text": "t", "usage": Usage(calls=1, prompt_tokens=3, usd=1.0).model_dump()})
-    run.once("reflection/b", lambda: {"text": "", "error": "down"})
+    run.once("ask/reflection/a", lambda: {"text": "t", "usage": Usage(calls=1, prompt_tokens=3, usd=1.0).model_dump()})
+    run.once("ask/reflection/b", lambda: {"text": "", "error": "down"})
     spent = Run(tmp_path).spent()
     assert (spent.calls, spent.tokens, spent.usd) == (2, 10, 1.25)
 

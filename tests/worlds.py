@@ -144,6 +144,7 @@ class Metered:
     """A model whose calls cost ten tokens of the run's budget each."""
 
     name = "metered"
+    native_tools = False
 
     def __init__(self, run: Run, model: Model, before: Callable[[], None] = lambda: None) -> None:
         self._run, self._model, self._before = run, model, before

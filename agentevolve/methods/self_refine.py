@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agentevolve.policy import Count, Policy, Share
-from agentevolve.records import Task
+from agentevolve.records import Task, Trajectory
 from agentevolve.refine import critique, demos, judge
 from agentevolve.rollout import rollout
 from agentevolve.run import Run
@@ -20,7 +20,7 @@ from agentevolve.update import remember
 def self_refine(policy: Policy, tasks: Sequence[Task], run: Run, *, tries: Count = 4, at_least: Share = 0.8) -> Policy:
     """Up to `tries` attempts at each task, each with the criticism of the one before; a grade of `at_least` that ends it."""
     hints: dict[str, str] = {}
-    final = {}
+    final: dict[str, Trajectory] = {}
     for number in range(1, tries + 1):
         attempts = rollout(policy, tasks, run, phase=f"{run.round}/acquire/try-{number}", hints=hints)
         final |= {one.task.id: one for one in attempts}

@@ -54,7 +54,7 @@ def insights(
 
 def read_edits(said: str) -> list[Edit]:
     """The operations in a model's answer, in order; lines that are none are left out."""
-    return [Edit(act, int(place or 0), text.strip()) for act, place, text in LINE.findall(said)]  # type: ignore[arg-type]
+    return [Edit(act, int(place or 0), text.strip()) for act, place, text in LINE.findall(said)]
 
 
 def voted(rules: Sequence[Entry], edits: Sequence[Edit], new: Entry, *, most: int = 20) -> list[Entry]:

@@ -48,7 +48,7 @@ def left(messages) -> str:
 
 
 def test_expel_s_rules_are_edited_by_contrasts_and_successes_and_all_shown(house):
-    edits = iter(["ADD: Look for the lamp.", "AGREE 1:\nADD: Walk on.", "REMOVE 2:"])
+    edits = iter(["ADD: Look for the lamp.", "AGREE 1:\nADD: Walk on.", "REMOVE 2:\nREMOVE 2:"])
 
     def gathering(messages, choices):
         asked = messages[-1].content
