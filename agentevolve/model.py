@@ -115,7 +115,8 @@ class LiteModel:
 
     def _tools(self, tools: Sequence[Tool]) -> dict[str, Any]:
         """One call at a time: what comes back of it may decide the next one."""
-        return {"tools": list(tools), "parallel_tool_calls": False}
+        # without the last, LiteLLM imports its MCP gateway, whose packages it does not bring
+        return {"tools": list(tools), "parallel_tool_calls": False, "_skip_mcp_handler": True}
 
     def _held(self, choices: Choices, tools: Sequence[Tool]) -> dict[str, Any]:
         """What holds the answer to `choices`, or to a call of `tools`, in the strictest way that the backend knows."""

@@ -20,7 +20,7 @@ from py4j.protocol import Py4JError
 
 from agentevolve.protocols import AgentevolveError
 
-MACHINES = 4  # the most JVMs of one pool
+MACHINES = 4  # the most JVMs of a pool, if it says nothing else
 OPTIONS = "-Xmx256m -XX:TieredStopAtLevel=1"  # the quick compiler alone: a short game costs less than half the CPU time
 START = 30.0  # seconds a JVM may take to start; it takes 0.2 on an idle machine
 PATIENCE = 600.0  # seconds to wait until another episode gives its JVM back
@@ -42,15 +42,15 @@ def find_java() -> str:
 
 
 class Machine:
-    """A JVM with the classes of `jar`, started in the jar's folder. It ends when its standard input closes.
+    """A JVM with the classes of `jar`, started with `options` in the jar's folder. It ends when its standard input closes.
 
     So it ends with this process, however this process ends. Raises GameBroken when the JVM does not start.
     """
 
-    def __init__(self, jar: str) -> None:
+    def __init__(self, jar: str, options: str = OPTIONS) -> None:
         self.loaded: Any = None  # a place for the game to remember what this JVM holds
         # the last value of an option counts, so the user's own one wins
-        options = f"{OPTIONS} {os.environ.get('JAVA_TOOL_OPTIONS', '')}".strip()
+        options = f"{options} {os.environ.get('JAVA_TOOL_OPTIONS', '')}".strip()
         env = {**os.environ, "JAVA_TOOL_OPTIONS": options}
         command = [find_java(), "-classpath", os.pathsep.join((find_jar_path(), jar)), "py4j.GatewayServer"]
         self.process = subprocess.Popen(
@@ -120,12 +120,12 @@ class _Gateway(JavaGateway):  # type: ignore[misc]
 
 
 class Pool:
-    """At most MACHINES JVMs with `jar`, lent one by one, the one used last first."""
+    """At most `machines` JVMs with `jar` and `options`, lent one by one, the one used last first."""
 
-    def __init__(self, jar: str) -> None:
-        self._jar = jar
+    def __init__(self, jar: str, options: str = OPTIONS, machines: int = MACHINES) -> None:
+        self._jar, self._options, self.machines = jar, options, machines
         self._free: queue.LifoQueue[Machine | None] = queue.LifoQueue()  # None: a JVM that may yet be started
-        for _ in range(MACHINES):
+        for _ in range(machines):
             self._free.put(None)
 
     def borrow(self) -> Machine:
@@ -133,11 +133,12 @@ class Pool:
         try:
             machine = self._free.get(timeout=PATIENCE)
         except queue.Empty:
-            raise GameBroken(f"all {MACHINES} JVMs were in use for {PATIENCE:g} s: close the environments not in use") from None
+            held = f"all {self.machines} JVMs were in use for {PATIENCE:g} s"
+            raise GameBroken(f"{held}: close the environments not in use") from None
         if machine and machine.process.poll() is None:
             return machine
         try:
-            return Machine(self._jar)
+            return self._start()
         except BaseException:
             self._free.put(None)
             raise
@@ -149,7 +150,7 @@ class Pool:
     @contextmanager
     def lent(self, extra: bool = False) -> Iterator[Machine]:
         """A JVM for one block; an `extra` one is started beside the pool and ends with the block."""
-        machine = Machine(self._jar) if extra else self.borrow()
+        machine = self._start() if extra else self.borrow()
         try:
             yield machine
         finally:
@@ -157,3 +158,6 @@ class Pool:
                 machine.stop()
             else:
                 self.give_back(machine)
+
+    def _start(self) -> Machine:
+        return Machine(self._jar, self._options)

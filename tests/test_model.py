@@ -201,7 +201,7 @@ def test_a_model_that_takes_tools_is_given_them_and_its_calls_are_the_action():
         assert model.complete(told, tools=[TOOL]).text == CALLED
     ((_, _, body),) = backend.asked
     assert body["tools"] == [TOOL]
-    assert "response_format" not in body
+    assert "response_format" not in body and not any(key.startswith("_") for key in body)
     assert [message["role"] for message in body["messages"]] == ["system", "user", "assistant", "tool"]
     assert body["messages"][2]["tool_calls"][0]["function"]["name"] == "go"
 
