@@ -11,6 +11,7 @@ from worlds import new_run, use_model
 from agentevolve.local.adapter import read_rows
 from agentevolve.policy import Policy
 from agentevolve.records import Example
+from agentevolve.rollout import SERVING
 from agentevolve.run import Run
 from agentevolve.stand_ins import ScriptedModel
 
@@ -23,6 +24,11 @@ class House(NamedTuple):
     run: Run
     policy: Policy
     model: ScriptedModel
+
+    def answers_with(self, adapter: Path) -> None:
+        """Let the script answer for the policy with this adapter, which need not be there yet."""
+        policy = self.policy
+        self.run.part("model", f"{policy.model} {policy.api_base} {adapter / SERVING} {policy.threads}", lambda: self.model)
 
     def rows(self, policy: Policy) -> list[Example]:
         """What the policy's adapter was trained on."""

@@ -7,6 +7,7 @@ from agentevolve.methods.expel import expel
 from agentevolve.methods.memento import memento
 from agentevolve.methods.reasoning_bank import reasoning_bank
 from agentevolve.methods.reflexion import reflexion
+from agentevolve.methods.self_refine import self_refine
 from agentevolve.methods.workflow_memory import workflow_memory
 from agentevolve.rollout import rollout
 
@@ -106,3 +107,23 @@ def test_reasoning_items_are_drawn_from_failures_too_as_the_judge_sees_them(hous
     home = house(judging)
     reasoning_bank(home.policy, TASKS, home.run)
     assert sorted(one.text for one in entries(home, "insight")) == ["THING of a failure"] * 2 + ["THING of a success"] * 2
+
+
+def test_self_refine_tries_again_with_its_own_criticism_until_it_is_pleased(house):
+    def refining(messages, choices):
+        asked = messages[-1].content
+        if "How well was the task done?" in asked:
+            return "5" if "> wait" not in asked else "1"
+        if "What was wrong with it" in asked:
+            return "Do not wait, walk."
+        told = any("What was wrong with the last attempt: Do not wait, walk." in message.content for message in messages)
+        return walker(messages, choices) if told else left(messages)
+
+    home = house(refining)
+    self_refine(home.policy, TASKS, home.run, tries=4)
+    tries = [(one.phase, one.task.id, bool(one.hint)) for one in home.run.trajectories.values()]
+    failed = [task.id for task in TASKS if lamp(task) == "right"]
+    assert sorted(tries) == sorted(
+        [("1/acquire/try-1", task.id, False) for task in TASKS] + [("1/acquire/try-2", id, True) for id in failed]
+    )
+    assert {one.task for one in entries(home, "demo")} == {task.id for task in TASKS}

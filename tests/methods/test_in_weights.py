@@ -1,13 +1,17 @@
 """Methods that change the weights: which attempts become rows, and what the rows say."""
 
-from worlds import lamp, make_tasks, walker
+from worlds import lamp, learner, make_tasks, use_model, walker
 
-from agentevolve.local.adapter import LoraSettings, read_adapter
+from agentevolve.local.adapter import LoraSettings, read_adapter, read_rows
 from agentevolve.methods.agent_evol import agent_evol
+from agentevolve.methods.eto import eto
 from agentevolve.methods.fireact import fireact
+from agentevolve.methods.hint_distill import hint_distill
 from agentevolve.methods.rest_em import rest_em
 from agentevolve.methods.rest_react import rest_react
 from agentevolve.methods.rft import rft
+from agentevolve.methods.self_rewarding import self_rewarding
+from agentevolve.methods.spin import spin
 from agentevolve.methods.star import star
 
 QUICK = LoraSettings(rank=2, alpha=4, epochs=1)
@@ -96,3 +100,59 @@ def test_fireact_learns_from_its_teacher(house):
     assert home.model.calls == []
     assert {home.run.trajectories[source].policy.model for source in sources(home.rows(policy))} == {"oracle"}
     assert len(home.rows(policy)) == 4
+
+
+DPO = LoraSettings(rank=2, alpha=4, epochs=1, objective="dpo")
+
+
+def said(messages) -> list[str]:
+    return [message.content for message in messages if message.role == "assistant"]
+
+
+def test_eto_imitates_first_then_prefers_by_reward_and_cuts_the_failed_attempt(house):
+    tasks = make_tasks(2, length=2, limit=12)
+    home = house(even)
+    home.answers_with(home.run.folder / "adapters" / "imitation-1")
+    policy = eto(home.policy, tasks, home.run, longer=3, imitate=QUICK, prefer=DPO)
+    adapters = home.run.folder / "adapters"
+    assert sources(read_rows(adapters / "imitation-1")) == [f"1/acquire/teacher/{task.id}/0" for task in tasks]
+    (row,) = home.rows(policy)  # at the other task agent and expert did as well
+    assert row.sources == (f"1/acquire/teacher/{tasks[1].id}/0", f"1/acquire/explore/{tasks[1].id}/0")
+    assert (said(row.completion), said(row.rejected)) == (["right"] * 2, ["wait"] * 5)
+    assert read_adapter(adapters / "round-1").start == read_adapter(adapters / "imitation-1").identity
+
+
+def test_spin_prefers_the_experts_way_to_the_own_one_of_the_last_two_rounds(house):
+    home = house(lambda *_: "wait")
+    policy = home.policy
+    for number in (1, 2, 3):
+        home.run.round = number
+        use_model(home.run, home.model, policy)
+        trained = spin(policy, TASKS[:2], home.run, lora=DPO)
+        rows = home.rows(trained)
+        expected = {f"{made}/acquire/own/{task.id}/0" for made in range(max(1, number - 1), number + 1) for task in TASKS[:2]}
+        assert {source for row in rows for source in row.sources if "/own/" in source} == expected
+    assert all(said(row.rejected)[0] == "wait" and said(row.completion)[0] == lamp(TASKS[0]) for row in rows[:1])
+
+
+def test_self_rewarding_pairs_its_best_and_worst_by_its_own_grade(house):
+    def grading(messages, choices):
+        if "How well was the task done?" in messages[-1].content:
+            return "4" if "> wait" in messages[-1].content else "1"
+        return "wait" if len(messages) == 2 and choices[0] == "left" else walker(messages, choices)
+
+    home = house(grading)
+    policy = self_rewarding(home.policy, TASKS[:1], home.run, samples=4, lora=DPO)
+    (row,) = home.rows(policy)
+    better, worse = (home.run.trajectories[source] for source in row.sources)
+    assert "wait" in [turn.action for turn in better.turns] and "wait" not in [turn.action for turn in worse.turns]
+
+
+def test_what_was_recalled_is_distilled_away(house):
+    home = house(learner)
+    policy = hint_distill(home.policy, TASKS, home.run, samples=1, primer=1, lora=QUICK)
+    recalling = [one for one in home.run.trajectories.values() if one.phase == "1/acquire/recalling"]
+    assert [bool(one.recalled) for one in recalling] == [True] * 3
+    assert sources(home.rows(policy)) == sorted(one.id for one in recalling if one.solved) != []
+    assert "game that was won" not in text(home.rows(policy))
+    assert policy.memory is None
