@@ -65,6 +65,16 @@ def models(as_json: Json = False) -> None:
 
 
 @app.command()
+def methods(name: Annotated[str | None, typer.Argument(help="A method's name.")] = None, as_json: Json = False) -> None:
+    """List the survey's methods that are here and their cells, or show one: its steps, settings, source and deviations."""
+    from agentevolve import listing, survey
+
+    chosen = [survey.described(name)] if name else survey.all_methods()
+    values = [one._asdict() | {"settings": {key: str(value) for key, value in one.settings.items()}} for one in chosen]
+    _show(values, as_json, lambda: listing.method(chosen[0]) if name else listing.methods(chosen))
+
+
+@app.command()
 def run(
     tasks: Annotated[str, typer.Argument(help="A task set's name or YAML file, such as twc or tasks/twc.yaml.")],
     model: Annotated[str, typer.Option(help="local/NAME, random, oracle, or a LiteLLM name such as openai/gpt-5-mini.")],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from agentevolve.evaluate.table import plain
 from agentevolve.load import TaskSet, extra
 from agentevolve.records import Entry
+from agentevolve.survey import Method
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -61,6 +62,20 @@ def models(rows: Sequence[dict[str, Any]]) -> list[Table | Text]:
         )
     ]
     return [_table(("--model", "what it is"), listed)]
+
+
+def methods(found: Sequence[Method]) -> list[Table | Text]:
+    """The methods, one a row; cells that the survey itself gives to a method come before ours, which stand in brackets."""
+    rows = [(one.name, "; ".join([*one.survey, *(f"({cell})" for cell in one.ours)]), one.about) for one in found]
+    return [_table(("method", "cells", "what it does"), rows)]
+
+
+def method(one: Method) -> list[Table | Text]:
+    """One method whole."""
+    rows = [("what it does", one.about), ("a round", one.steps), ("cells (the survey's)", "; ".join(one.survey) or "–")]
+    rows += [("cells (ours)", "; ".join(one.ours) or "–"), ("deviations", one.deviations)]
+    rows += [(f"settings.{name}", _clean(str(value))) for name, value in one.settings.items()]
+    return [_table((one.name, ""), rows)]
 
 
 def entries(found: Sequence[Entry]) -> list[Table | Text]:

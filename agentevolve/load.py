@@ -115,7 +115,7 @@ def methods() -> list[str]:
     return _modules("agentevolve.methods")
 
 
-def load_method(name: str, settings: Mapping[str, Any]) -> Callable[..., Any]:
+def load_method(name: str, settings: Mapping[str, Any]) -> functools.partial[Any]:
     """The method `name`, a shipped one or "package.module:function", with `settings` bound to its keyword parameters.
 
     Raises AgentevolveError on an unknown name or setting (it lists the known ones), or a value of the wrong kind.

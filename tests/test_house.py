@@ -34,7 +34,7 @@ LAYERS = (
     ("update",),
     ("config",),
     ("methods",),
-    ("evolve",),
+    ("evolve", "survey"),
     ("listing",),
     ("commands",),
     ("cli",),

@@ -3,6 +3,10 @@
 Acquire: k warm attempts at each task. Refine: best-of-k by fewest turns (rejection sampling as in RFT, 2308.01825, and
 ReST-EM, 2312.06585), and reflections on tasks that no attempt solved (Reflexion, 2303.11366). Update: the kept attempts
 become demos in memory *and* rows to fine-tune on, from the base, over all rounds so far (AgentEvol, 2406.04151).
+
+Cells (ours): solution evolution, interactive; feedback, environment; filtering, metric-based; correcting, critique-based;
+in weights, replay; in context, external memory.
+Deviations: 1. none: it is this project's own.
 """
 
 from __future__ import annotations
