@@ -17,7 +17,7 @@ from agentevolve.model import open_model
 from agentevolve.policy import Policy
 from agentevolve.progress import progress
 from agentevolve.protocols import AgentevolveError, Memory, Model
-from agentevolve.records import Task, Trajectory
+from agentevolve.records import Task, Trajectory, Usage
 from agentevolve.run import Run
 from agentevolve.stand_ins import ScriptedModel
 
@@ -51,7 +51,7 @@ def rollout(
     missing = [plan for plan in plans if plan.id not in run.trajectories]
     if missing:
         model, memory = parts(policy, run)
-        _work(missing, lambda plan: run.add(attempt(plan, policy, model, memory)), run, phase)
+        _work(missing, lambda plan: run.add(attempt(plan, policy, model, memory, run)), run, phase)
     return [run.trajectories[plan.id] for plan in plans]
 
 
@@ -84,7 +84,7 @@ def parts(policy: Policy, run: Run) -> tuple[Model | None, Memory | None]:
     return run.part("model", f"{policy.model} {policy.api_base} {adapter} {policy.threads}", make), memory
 
 
-def attempt(plan: Plan, policy: Policy, model: Model | None, memory: Memory | None) -> Trajectory:
+def attempt(plan: Plan, policy: Policy, model: Model | None, memory: Memory | None, run: Run) -> Trajectory:
     """Make one attempt in a world of its own. Whatever the world or the backend raises ends up in the trajectory.
 
     What is the user's to mend (a refused key, the budget's end) is raised as the AgentevolveError that it is.
@@ -97,6 +97,8 @@ def attempt(plan: Plan, policy: Policy, model: Model | None, memory: Memory | No
             played.model = model or ScriptedModel(played.environment.oracle(plan.task))
             play(played)
     except AgentevolveError:
+        if played.turns:
+            run.lose(plan.id, sum((turn.usage for turn in played.turns), Usage()))
         raise
     except Exception as failure:  # the one boundary: a failed attempt is data, not a crash
         played.end, error = "error", f"{type(failure).__name__}: {failure}"[:500]

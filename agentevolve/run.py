@@ -25,6 +25,7 @@ from agentevolve.records import Trajectory, Usage
 Part = TypeVar("Part")
 JOURNAL = "journal.jsonl"
 ASKED = "ask/"  # the facts that are answers of a model, with what they cost
+LOST = "lost/"  # the facts that say what a stopped attempt has cost
 
 
 class Run:
@@ -53,6 +54,12 @@ class Run:
                 raise ValueError(f"trajectory {trajectory.id} is journalled already")
             self.journal.append({"kind": "trajectory", "data": trajectory.model_dump(mode="json")})
             self.trajectories[trajectory.id] = trajectory
+
+    def lose(self, name: str, usage: Usage) -> None:
+        """Journal what an attempt has cost that was stopped before its end: it is made again, but this was spent."""
+        with self._lock:
+            number = sum(fact.startswith(f"{LOST}{name}/") for fact in self.facts)
+            self.once(f"{LOST}{name}/{number}", lambda: {"usage": usage.model_dump()})
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
         """The JSON value journalled under `name`, made and journalled now if it is not there yet."""
@@ -89,9 +96,11 @@ class Run:
         self.budget = Budget(max_tokens, max_usd, spent=self.spent())
 
     def spent(self) -> Usage:
-        """What the run's attempts and reflections have cost so far, in this process and in those before it."""
+        """What the run's attempts and questions have cost so far, in this process and in those before it."""
         asked = [
-            Usage.model_validate(fact["usage"]) for name, fact in self.facts.items() if name.startswith(ASKED) and "usage" in fact
+            Usage.model_validate(fact["usage"])
+            for name, fact in self.facts.items()
+            if name.startswith((ASKED, LOST)) and "usage" in fact
         ]
         return sum((trajectory.usage for trajectory in self.trajectories.values()), sum(asked, Usage()))
 

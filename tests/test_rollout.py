@@ -81,6 +81,7 @@ def test_the_end_of_the_budget_keeps_what_is_done_and_a_larger_one_goes_on(tmp_p
     run.close()
     again = new_run(tmp_path, workers=2)
     assert again.trajectories == kept
+    assert again.spent().calls == run.budget.spent.calls == 10  # what the stopped attempts cost is not forgotten
     again.limit(1000, None)
     use_model(again, Metered(again, ScriptedModel(walker)), RANDOM)
     found = rollout(RANDOM, tasks, again, phase="p")

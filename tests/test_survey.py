@@ -1,6 +1,7 @@
 """The survey's map: its cells, and what the methods' files say of themselves."""
 
 import importlib
+import inspect
 
 import pytest
 
@@ -27,8 +28,6 @@ def test_every_method_says_what_it_is(name):
 
 
 def test_methods_are_short():
-    import inspect
-
     lengths = sorted(
         len(inspect.getsource(importlib.import_module(f"agentevolve.methods.{name}")).splitlines()) for name in methods()
     )
