@@ -1,0 +1,146 @@
+"""Start time and steps per second of each environment, beside the bare package on the same tasks and actions.
+
+    python tests/bench/environments.py [SET…] [--n 20] [--markdown]
+
+Our adapter plays `n` val tasks (test where there is no val) with random actions; the bare package is then driven through the
+very same actions by the shortest code its own documentation suggests. `start` is the first reset of a process's first
+environment, packages imported; `reset` and `step` are means. Sets whose package has no per-step interface have no bare figure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import random
+import time
+from collections.abc import Callable, Generator
+from typing import Any
+
+from tqdm import tqdm
+
+from agentevolve.load import environments, load_environment, load_task_set, task_sets, tasks_of
+from agentevolve.records import Task
+from agentevolve.tools import read, sample
+
+Driven = Generator[None, str, None]
+STEPS = 60  # the most steps an episode is measured for
+
+
+def main() -> None:
+    """Read the command line and print one row a set."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="task sets (default: one of every environment)")
+    parser.add_argument("--n", type=int, default=20)
+    args = parser.parse_args()
+    first = {one.env: name for name, one in reversed(task_sets().items())}
+    for name in args.names or [first[env] for env in environments() if env in first]:
+        print(row(name, args.n), flush=True)
+
+
+class Clock:
+    """Seconds and how often."""
+
+    def __init__(self) -> None:
+        self.seconds, self.times = 0.0, 0
+
+    def __call__(self, do: Callable[..., Any], *args: Any) -> Any:
+        """What `do(*args)` gives."""
+        began = time.perf_counter()
+        try:
+            return do(*args)
+        finally:
+            self.seconds, self.times = self.seconds + time.perf_counter() - began, self.times + 1
+
+    @property
+    def mean(self) -> float:
+        """Milliseconds."""
+        return 1e3 * self.seconds / self.times
+
+
+def row(name: str, n: int) -> str:
+    """The figures of one set as a line of a Markdown table."""
+    task_set = load_task_set(name)
+    tasks = tasks_of(task_set, "val" if "val" in task_set.splits else "test", limit=n + 1)
+    start, reset, step, bare_reset, bare_step = (Clock() for _ in range(5))
+    world: Any = load_environment(task_set.env)()
+    start(world.reset, tasks[0])
+    drive = BARE.get(task_set.env)
+    if drive:
+        bare(drive, tasks[0], [], Clock(), Clock())
+    for task in tqdm(tasks[1:], desc=name, disable=None, leave=False):
+        actions = play(world, task, reset, step)
+        if drive:
+            bare(drive, task, actions, bare_reset, bare_step)
+    world.close()
+    line = f"| {name} | {start.mean / 1e3:.2f} s | {reset.mean:.2f} ms | {step.mean:.3f} ms | {1e3 / step.mean:,.0f} |"
+    if not drive:
+        return f"{line} – | – | – |"
+    over = step.mean - bare_step.mean
+    return f"{line} {bare_reset.mean:.2f} ms | {bare_step.mean:.3f} ms | {over:+.3f} ms ({100 * over / bare_step.mean:+.0f} %) |"
+
+
+def play(world: Any, task: Task, reset: Clock, step: Clock) -> list[str]:
+    """Random actions in our environment."""
+    dice = random.Random(task.id)
+    _, first = reset(world.reset, task)
+    info, actions, over = first, [], False
+    while not over and len(actions) < STEPS:
+        listed = info.get("actions")
+        action = dice.choice(listed) if listed else sample(first["tools"], dice) if "tools" in first else world.sample(dice)
+        _, _, terminated, truncated, info = step(world.step, action)
+        actions.append(action)
+        over = terminated or truncated
+    return actions
+
+
+def bare(drive: Callable[[Task], Driven], task: Task, actions: list[str], reset: Clock, step: Clock) -> None:
+    """The same actions in the bare package; `drive` resets up to its first yield and is then sent the actions."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        world = drive(task)
+        reset(next, world)
+        for action in actions:
+            step(world.send, action)
+        world.close()
+
+
+def textworld_express(task: Task) -> Driven:
+    """The package's own class, one JVM kept."""
+    from textworld_express import TextWorldExpressEnv
+
+    kept = _kept(textworld_express, lambda: TextWorldExpressEnv(envStepLimit=1_000))
+    params = ",".join(f"{key}={value}" for key, value in sorted(task.data.get("params", {}).items()))
+    if textworld_express.loaded != (task.data["game"], params):
+        kept.load(gameName=task.data["game"], gameParams=params)
+        textworld_express.loaded = task.data["game"], params
+    kept.reset(seed=task.seed, gameFold={"val": "dev"}.get(task.split, task.split), generateGoldPath=False)
+    while True:
+        kept.step((yield))
+
+
+def tau2(task: Task) -> Driven:
+    """The package's telecom world and its tool calls."""
+    from agentevolve.environments._tau2 import listed, load
+
+    telecom = load()
+    from tau2.data_model.message import ToolCall
+
+    stored = telecom.Task.model_validate(listed()[task.seed])
+    world = telecom.get_environment(solo_mode=True)
+    world.set_state(stored.initial_state.initialization_data, stored.initial_state.initialization_actions, [])
+    while True:
+        (call,) = read((yield))
+        world.get_response(ToolCall(name=call.name, arguments=call.arguments))
+
+
+def _kept(function: Any, make: Callable[[], Any]) -> Any:
+    """What `function` keeps from one task to the next."""
+    if not hasattr(function, "kept"):
+        function.kept, function.loaded = make(), None
+    return function.kept
+
+
+BARE: dict[str, Callable[[Task], Driven]] = {"textworld_express": textworld_express, "tau2": tau2}
+
+if __name__ == "__main__":
+    main()
