@@ -41,6 +41,7 @@ TASKS = 20  # of each split that the oracle plays
 FEWER = {"textworld": 3, "alfworld": 6, "scienceworld": 8}  # environments that take seconds a game; -m slow plays TASKS of them
 # sets whose splits may show the same first text, and why
 SAME_TEXT = {
+    "coin": "a first room is one of few; where the coin is, which differs, is seen later",
     "cooking": "a kitchen's first sight is one of few; the recipe, which differs, is read later",
     "mapreader-easy": "three rooms by their names: 5 of the first 100 val tasks look like one of the 1,000 train tasks",
     "simonsays": "a first command is one of few",

