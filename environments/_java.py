@@ -5,11 +5,13 @@ py4j's gateway listens on loopback; every JVM has a key of its own, so no other 
 
 from __future__ import annotations
 
+import functools
 import os
 import queue
 import shutil
 import subprocess
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +25,11 @@ from agentevolve.protocols import AgentevolveError
 MACHINES = 4  # the most JVMs of a pool, if it says nothing else
 OPTIONS = "-Xmx256m -XX:TieredStopAtLevel=1"  # the quick compiler alone: a short game costs less than half the CPU time
 START = 30.0  # seconds a JVM may take to start; it takes 0.2 on an idle machine
+LOOK = 0.2  # seconds between two looks for JVMs that take too long
 PATIENCE = 600.0  # seconds to wait until another episode gives its JVM back
+
+
+_due: dict[subprocess.Popen[str], float] = {}  # when a JVM that is being asked counts as hung, by the monotonic clock
 
 
 class GameBroken(RuntimeError):
@@ -80,12 +86,12 @@ class Machine:
 
     @contextmanager
     def _killed_after(self, seconds: float) -> Iterator[None]:
-        clock = threading.Timer(seconds, self.process.kill)
-        clock.start()
+        _watch()
+        _due[self.process] = time.monotonic() + seconds
         try:
             yield
         finally:
-            clock.cancel()
+            _due.pop(self.process, None)
 
     def _connect(self) -> JavaGateway:
         """Read port and key from the JVM's output, whatever else it prints before them, and drain the rest."""
@@ -101,6 +107,20 @@ class Machine:
             said.append(line.strip())
         self.stop()
         raise GameBroken(f"Java does not start: {' | '.join(said) or 'no message'}")
+
+
+@functools.cache
+def _watch() -> None:
+    """Start the one thread that kills JVMs which are due: a timer of its own for every step would cost as much as the step."""
+
+    def kill() -> None:
+        while True:
+            time.sleep(LOOK)
+            for process, due in list(_due.items()):
+                if time.monotonic() > due:
+                    process.kill()
+
+    threading.Thread(target=kill, daemon=True).start()
 
 
 class _Client(GatewayClient):  # type: ignore[misc]
