@@ -283,7 +283,7 @@ def _show(values: Any, as_json: bool, tables: Any) -> None:
         return
     from rich.console import Console
 
-    console = Console() if sys.stdout.isatty() else Console(width=110)
+    console = Console() if sys.stdout.isatty() else Console(width=160)
     made: list[Table | str] = tables()
     for one in made:
         console.print(one)
