@@ -1,6 +1,7 @@
 """Start time and steps per second of each environment, beside the bare package on the same tasks and actions.
 
-    python tests/bench/environments.py [SET…] [--n 20] [--markdown]
+    python tests/bench/environments.py [SET…] [--n 20]
+    python tests/bench/environments.py [SET…] --many 64       # so many at once, each with an episode of its own: the most memory
 
 Our adapter plays `n` val tasks (test where there is no val) with random actions; the bare package is then driven through the
 very same actions by the shortest code its own documentation suggests. `start` is the first reset of a process's first
@@ -13,11 +14,14 @@ import argparse
 import contextlib
 import io
 import random
+import threading
 import time
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from pkgutil import resolve_name
 from typing import Any
 
+import psutil
 from tqdm import tqdm
 
 from agentevolve.load import environments, load_environment, load_task_set, task_sets, tasks_of
@@ -33,10 +37,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="task sets (default: one of every environment)")
     parser.add_argument("--n", type=int, default=20)
+    parser.add_argument("--many", type=int)
     args = parser.parse_args()
     first = {one.env: name for name, one in reversed(task_sets().items())}
     for name in args.names or [first[env] for env in environments() if env in first]:
-        print(row(name, args.n), flush=True)
+        print(crowd(name, args.many) if args.many else row(name, args.n), flush=True)
 
 
 class Clock:
@@ -79,6 +84,41 @@ def row(name: str, n: int) -> str:
         return f"{line} – | – | – |"
     over = step.mean - bare_step.mean
     return f"{line} {bare_reset.mean:.2f} ms | {bare_step.mean:.3f} ms | {over:+.3f} ms ({100 * over / bare_step.mean:+.0f} %) |"
+
+
+def crowd(name: str, many: int) -> str:
+    """The most memory (proportional set size) of this process and its children while `many` environments are played at once."""
+    task_set = load_task_set(name)
+    tasks = tasks_of(task_set, next(iter(task_set.splits)), limit=many)
+    worlds: list[Any] = [load_environment(task_set.env)() for _ in tasks]
+    most, over, began = 0, threading.Event(), time.perf_counter()
+
+    def watch() -> None:
+        nonlocal most
+        while not over.wait(0.2):
+            most = max(most, memory())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    with ThreadPoolExecutor(many) as pool:
+        steps = [
+            len(actions) for actions in pool.map(lambda pair: play(*pair, Clock(), Clock()), zip(worlds, tasks, strict=True))
+        ]
+    over.set()
+    watcher.join()
+    for world in worlds:
+        world.close()
+    seconds = time.perf_counter() - began
+    return f"| {name} | {len(worlds)} at once | {sum(steps)} steps in {seconds:.1f} s | {most / 2**30:.2f} GiB at most |"
+
+
+def memory() -> int:
+    """Bytes of this process and its children, shared pages shared out."""
+    total = 0
+    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            total += process.memory_full_info().pss
+    return total
 
 
 def play(world: Any, task: Task, reset: Clock, step: Clock) -> list[str]:
