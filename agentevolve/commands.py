@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agentevolve.evaluate import learning_curve, pooled_report, report
-from agentevolve.load import load_environment, load_task_set, tasks_of
+from agentevolve.load import load_task_set, ready, tasks_of
 from agentevolve.local.adapter import check_base
 from agentevolve.local.train import LoraSettings
 from agentevolve.memory import MiniLM, open_memory, read_entries, read_stats
@@ -38,10 +38,11 @@ def policy(model: str, api_base: str | None, adapter: Path | None, memory: Path 
 
 def chosen_tasks(name: str, split: str, limit: int | None) -> list[Task]:
     """The tasks to run. Raises AgentevolveError for an unknown task set, world or split, a negative limit, or none at all."""
-    tasks = tasks_of(load_task_set(name), split, limit=limit)
+    task_set = load_task_set(name)
+    tasks = tasks_of(task_set, split, limit=limit)
     if not tasks:
         raise AgentevolveError(f"{name}: no task of split {split!r} was asked for (limit {limit})")
-    load_environment(tasks[0].env)
+    ready(task_set)
     return tasks
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agentevolve.config import Config, read_config, write_config
 from agentevolve.evaluate.gate import gate
-from agentevolve.load import load_environment, load_method, load_task_set, tasks_of
+from agentevolve.load import load_method, load_task_set, ready, tasks_of
 from agentevolve.local.train import LoraSettings
 from agentevolve.model import open_model
 from agentevolve.policy import Policy
@@ -65,7 +65,7 @@ def check(config: Config) -> None:
     Also if it asks a model for what it cannot do.
     """
     task_set = load_task_set(config.tasks)
-    load_environment(task_set.env)
+    ready(task_set)
     for split in ("train", "val", "test") if config.test.tasks else ("train", "val"):
         tasks_of(task_set, split, limit=1)
     if not config.val.tasks:

@@ -110,6 +110,14 @@ def extra(name: str) -> str:
     return name.replace("_", "-") if ":" not in name and needs(name) else ""
 
 
+def ready(task_set: TaskSet) -> None:
+    """Raise AgentevolveError when what the task set needs is not on this machine: a package, a program, or the user's data."""
+    load_environment(task_set.env)
+    absent = None if ":" in task_set.env else getattr(_environment_module(task_set.env), "absent", None)
+    if absent and (why := absent(task_set.settings)):
+        raise AgentevolveError(f"task set {task_set.name!r}: {why}")
+
+
 def methods() -> list[str]:
     """The names of the shipped methods."""
     return _modules("agentevolve.methods")

@@ -13,6 +13,7 @@ from itertools import combinations
 
 import pytest
 
+from agentevolve.commands import chosen_tasks
 from agentevolve.environments import _alfworld_games as games
 from agentevolve.environments import alfworld
 from agentevolve.environments._alfworld_plans import names, plan
@@ -299,3 +300,10 @@ def test_a_game_whose_plan_cannot_be_read_off_has_alfworlds_own(own, tmp_path):
     start, _, goal = game["pddl_problem"].partition("(:goal")
     path.write_text(json.dumps({**game, "pddl_problem": re.sub(r"\(inReceptacle .*\)", "", start) + "(:goal" + goal}), "utf-8")
     assert alfworld.make().oracle(task("test", 20_001, source="original")) == ["look"]
+
+
+def test_missing_data_is_told_before_anything_is_run(monkeypatch, tmp_path):
+    monkeypatch.setenv("ALFWORLD_DATA", str(tmp_path))
+    with pytest.raises(AgentevolveError, match=r"task set 'alfworld': .*alfworld-download"):
+        chosen_tasks("alfworld", "val", 1)
+    assert len(chosen_tasks("alfworld-generated", "val", 1)) == 1
