@@ -248,6 +248,35 @@ def bfcl(task: Task) -> Driven:
         execute_multi_turn_func_call(calls, row["initial_config"], row["involved_classes"], name, row["id"])
 
 
+def textworld(task: Task) -> Driven:
+    """The package's interpreter over the same compiled game."""
+    import textworld as package
+
+    from agentevolve.environments.textworld import _folder
+
+    infos = package.EnvInfos(admissible_commands=True, won=True, lost=True, score=True, max_score=True, objective=True)
+    world = package.start(str(_folder(task) / "game.z8"), infos)
+    world.reset()
+    while True:
+        world.step((yield))
+
+
+def scienceworld(task: Task) -> Driven:
+    """The package's server, asked for what a step needs and no more: its own step lists thousands of actions."""
+    from scienceworld import ScienceWorldEnv
+
+    from agentevolve.environments._scienceworld import VARIATIONS, pairs
+    from agentevolve.environments.scienceworld import FIRST
+
+    world = _kept(scienceworld, lambda: ScienceWorldEnv("", envStepLimit=1_000))
+    kinds = tuple(task.data.get("tasks") or VARIATIONS)
+    world.load(*pairs(kinds, task.split)[task.seed - FIRST[task.split]], "easy")
+    world.reset()
+    while True:
+        world.server.step((yield))
+        world.server.getScore(), world.server.getCompleted()
+
+
 def _kept(function: Any, make: Callable[[], Any]) -> Any:
     """What `function` keeps from one task to the next."""
     if not hasattr(function, "kept"):
@@ -256,7 +285,19 @@ def _kept(function: Any, make: Callable[[], Any]) -> Any:
 
 
 BARE: dict[str, Callable[[Task], Driven]] = {
-    one.__name__: one for one in (alfworld, babyai, bfcl, gymnasium, humaneval, reasoning_gym, tau2, textworld_express)
+    one.__name__: one
+    for one in (
+        alfworld,
+        babyai,
+        bfcl,
+        gymnasium,
+        humaneval,
+        reasoning_gym,
+        scienceworld,
+        tau2,
+        textworld,
+        textworld_express,
+    )
 }
 
 if __name__ == "__main__":
