@@ -20,8 +20,7 @@ from agentevolve.policy import Policy
 from agentevolve.prompting import exchange, opening, render, shown
 from agentevolve.protocols import Environment, Memory, Model
 from agentevolve.records import Entry, Message, Task, Turn, Usage
-from agentevolve.stand_ins import RandomModel
-from agentevolve.tools import sample
+from agentevolve.stand_ins import RandomModel, at_random
 
 STEPS = 10_000  # graph steps; environments end by their own limit long before
 
@@ -83,7 +82,7 @@ def _recall(state: State, runtime: Runtime[Attempt]) -> dict[str, Any]:
     observation, info = attempt.environment.reset(attempt.task)
     notes = str(info.get("notes", ""))
     attempt.tools = tuple(info.get("tools", ()))
-    native = attempt.model is not None and attempt.model.native_tools
+    native = bool(attempt.tools) and attempt.model is not None and attempt.model.native_tools
     listed = [] if native else [json.dumps(tool["function"], ensure_ascii=False) for tool in attempt.tools]
     rules = render("system", calling=bool(attempt.tools), tools=listed, choosing=bool(info.get("actions")))
     attempt.system = "\n".join(part for part in (rules, attempt.policy.instructions) if part)
@@ -102,7 +101,7 @@ def _act(state: State, runtime: Runtime[Attempt]) -> dict[str, Any]:
     assert attempt.model is not None
     seed = attempt.rng.randrange(2**31)
     explores = attempt.rng.random() < policy.epsilon or (isinstance(attempt.model, RandomModel) and not state["actions"])
-    if explores and (action := _at_random(attempt, state["actions"])) is not None:
+    if explores and (action := at_random(attempt.environment, state["actions"], attempt.tools, attempt.rng)) is not None:
         return {"action": action, "usage": Usage()}
     reply = attempt.model.complete(
         state["messages"],
@@ -133,16 +132,6 @@ def _observe(state: State, runtime: Runtime[Attempt]) -> dict[str, Any]:
     if step.terminated or step.truncated:
         attempt.end = "terminated" if step.terminated else "truncated"
     return {"messages": state["messages"] + exchange(turn, attempt.policy.show_actions), "actions": actions}
-
-
-def _at_random(attempt: Attempt, actions: tuple[str, ...]) -> str | None:
-    """An action that nobody thought about: one of the admissible ones, a tool called anyhow, what the world samples, or none."""
-    if actions:
-        return attempt.rng.choice(actions)
-    if attempt.tools:
-        return sample(attempt.tools, attempt.rng)
-    draw = getattr(attempt.environment, "sample", None)
-    return str(draw(attempt.rng)) if draw else None
 
 
 def _next(state: State, runtime: Runtime[Attempt]) -> str:

@@ -6,12 +6,22 @@ import random
 import threading
 from collections.abc import Callable, Sequence
 
-from agentevolve.protocols import AgentevolveError, ModelError, Reply
+from agentevolve.protocols import AgentevolveError, Environment, ModelError, Reply
 from agentevolve.records import Message, Usage
 from agentevolve.tools import Tool, sample
 
 Messages = Sequence[Message]
 Choices = Sequence[str]
+
+
+def at_random(environment: Environment, actions: Sequence[str], tools: Sequence[Tool], rng: random.Random) -> str | None:
+    """An action that nobody thought about: one of the admissible ones, a tool called anyhow, what the world samples, or none."""
+    if actions:
+        return rng.choice(actions)
+    if tools:
+        return sample(tools, rng)
+    draw = getattr(environment, "sample", None)
+    return str(draw(rng)) if draw else None
 
 
 class RandomModel:

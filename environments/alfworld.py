@@ -37,6 +37,8 @@ from typing import TYPE_CHECKING, Any
 
 from agentevolve.environments import _alfworld_games
 from agentevolve.environments._alfworld_plans import plan
+from agentevolve.environments._settings import check_limit, read_settings
+from agentevolve.environments._text import one_line
 from agentevolve.protocols import AgentevolveError, Environment, Step
 from agentevolve.records import Task
 
@@ -58,13 +60,10 @@ def make() -> Environment:
 
 def check(data: dict[str, Any]) -> None:
     """Raise AgentevolveError unless `data` is what the head of this file says of Task.data."""
-    if unknown := sorted(set(data) - set(_DEFAULTS)):
-        raise AgentevolveError(f"settings: unknown key {unknown[0]!r}; known: {', '.join(_DEFAULTS)}")
-    source, limit, hide = (_DEFAULTS | data).values()
+    source, limit, hide = read_settings(data, _DEFAULTS)
     if source not in SOURCES:
         raise AgentevolveError(f"settings.source: unknown source {source!r}; known: {', '.join(SOURCES)}")
-    if type(limit) is not int or limit < 1:
-        raise AgentevolveError(f"settings.limit: {limit!r} is not a whole number of turns from 1")
+    check_limit(limit)
     if not isinstance(hide, list) or not all(isinstance(action, str) for action in hide):
         raise AgentevolveError(f"settings.hide: {hide!r} is not a list of actions")
 
@@ -102,7 +101,7 @@ class AlfWorld:
         if self._engine is None:
             raise RuntimeError("no episode is running: call reset first")
         self._turns += 1
-        command = _clean(action)
+        command = one_line(action)
         if command in self._scene.actions:
             self._scene = self._engine.play(command)
         else:  # what the engine would say, after looking at everything anew
@@ -164,9 +163,3 @@ def _games(root: Path) -> tuple[Path, ...]:
 def _absent(root: Path) -> str:
     where = "run alfworld-download and set ALFWORLD_DATA to where it puts them"
     return f"ALFWorld's own games are not in {root}: {where}, or use the task set alfworld-generated"
-
-
-def _clean(action: str) -> str:
-    """The action as one printable line that any encoding takes."""
-    line = "".join(char if char.isprintable() else " " for char in action[:200])
-    return " ".join(line.encode("utf-8", "replace").decode().split())

@@ -29,6 +29,7 @@ from contextlib import closing
 from typing import Any
 
 from agentevolve.environments._minigrid import adviser, level_of
+from agentevolve.environments._settings import check_limit, read_settings
 from agentevolve.environments._splits import held_out
 from agentevolve.protocols import AgentevolveError, Environment, Step
 from agentevolve.records import Task
@@ -71,13 +72,10 @@ def make() -> Environment:
 
 def check(data: dict[str, Any]) -> None:
     """Raise AgentevolveError unless `data` is what the head of this file says of Task.data."""
-    if unknown := sorted(set(data) - set(_DEFAULTS)):
-        raise AgentevolveError(f"settings: unknown key {unknown[0]!r}; known: {', '.join(_DEFAULTS)}")
-    level, limit = (_DEFAULTS | data).values()
+    level, limit = read_settings(data, _DEFAULTS)
     if level not in LEVELS:
         raise AgentevolveError(f"settings.level: unknown level {level!r}; known: {', '.join(LEVELS)}")
-    if type(limit) is not int or limit < 1:
-        raise AgentevolveError(f"settings.limit: {limit!r} is not a whole number of turns from 1")
+    check_limit(limit)
 
 
 class BabyAI:

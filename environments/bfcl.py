@@ -34,6 +34,7 @@ from collections import Counter
 from typing import Any
 
 from agentevolve.environments._bfcl import CATEGORIES, END, ORDER, World, load, named, parsed, rows, tools
+from agentevolve.environments._settings import check_limit, read_settings
 from agentevolve.protocols import AgentevolveError, Environment, Step
 from agentevolve.records import Task
 from agentevolve.tools import Call, read, written
@@ -56,13 +57,10 @@ def make() -> Environment:
 
 def check(data: dict[str, Any]) -> None:
     """Raise AgentevolveError unless `data` is what the head of this file says of Task.data."""
-    if unknown := sorted(set(data) - set(_DEFAULTS)):
-        raise AgentevolveError(f"settings: unknown key {unknown[0]!r}; known: {', '.join(_DEFAULTS)}")
-    category, limit = (_DEFAULTS | data).values()
+    category, limit = read_settings(data, _DEFAULTS)
     if category not in CATEGORIES:
         raise AgentevolveError(f"settings.category: unknown category {category!r}; known: {', '.join(CATEGORIES)}")
-    if type(limit) is not int or not 1 <= limit <= 200:
-        raise AgentevolveError(f"settings.limit: {limit!r} is not a whole number of actions from 1 to 200")
+    check_limit(limit, most=200)
 
 
 class Bfcl:

@@ -36,6 +36,7 @@ from numbers import Integral
 from pkgutil import resolve_name
 from typing import Any
 
+from agentevolve.environments._settings import read_settings
 from agentevolve.environments._splits import checked, held_out
 from agentevolve.environments._tables import best_policy
 from agentevolve.protocols import AgentevolveError, Environment, Step
@@ -54,8 +55,7 @@ def make() -> Environment:
 
 def check(data: dict[str, Any]) -> None:
     """Raise AgentevolveError unless `data` is what the head of this file says of Task.data. Imports nothing that it names."""
-    if unknown := sorted(set(data) - set(_DEFAULTS)):
-        raise AgentevolveError(f"settings: unknown key {unknown[0]!r}; known: {', '.join(_DEFAULTS)}")
+    read_settings(data, _DEFAULTS)
     for name, default in _DEFAULTS.items():
         if type(data.get(name, default)) is not type(default):
             raise AgentevolveError(f"settings.{name}: {data[name]!r} is not a {type(default).__name__}")

@@ -36,6 +36,7 @@ from importlib.resources import files
 from typing import Any
 
 from agentevolve.environments._sandbox import check_walls, judge
+from agentevolve.environments._settings import read_settings
 from agentevolve.protocols import AgentevolveError, Environment, Step
 from agentevolve.records import Task
 
@@ -59,8 +60,7 @@ def make() -> Environment:
 
 def check(data: dict[str, Any]) -> None:
     """Raise AgentevolveError unless `data` is what the head of this file says of Task.data."""
-    if unknown := sorted(set(data) - set(_DEFAULTS)):
-        raise AgentevolveError(f"settings: unknown key {unknown[0]!r}; known: {', '.join(_DEFAULTS)}")
+    read_settings(data, _DEFAULTS)
     for name, value in data.items():
         if type(value) is not int or not 1 <= value <= 100:
             raise AgentevolveError(f"settings.{name}: {value!r} is not a whole number from 1 to 100")

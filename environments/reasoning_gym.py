@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from agentevolve.environments._servant import Servant
+from agentevolve.environments._settings import read_settings
 from agentevolve.environments._splits import held_out
 from agentevolve.protocols import AgentevolveError, Environment, Step
 from agentevolve.records import SOLVED, Task
@@ -50,9 +51,7 @@ def make() -> Environment:
 
 def check(data: dict[str, Any]) -> None:
     """Raise AgentevolveError unless `data` is what the head of this file says of Task.data; a wrong option shows at reset."""
-    if unknown := sorted(set(data) - set(_DEFAULTS)):
-        raise AgentevolveError(f"settings: unknown key {unknown[0]!r}; known: {', '.join(_DEFAULTS)}")
-    dataset, config, tries = (_DEFAULTS | data).values()
+    dataset, config, tries = read_settings(data, _DEFAULTS)
     known = _datasets()
     if not isinstance(dataset, str) or not dataset or (known and dataset not in known):
         raise AgentevolveError(f"settings.dataset: unknown dataset {dataset!r}; known: {', '.join(known) or 'the package tells'}")

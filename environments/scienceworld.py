@@ -33,6 +33,8 @@ from typing import Any
 
 from agentevolve.environments._java import GameBroken, Machine, find_java
 from agentevolve.environments._scienceworld import SIMPLIFICATIONS, VARIATIONS, State, look, pairs, pool, solution, start, step
+from agentevolve.environments._settings import check_limit, read_settings
+from agentevolve.environments._text import one_line, tidy
 from agentevolve.protocols import AgentevolveError, Environment, Step
 from agentevolve.records import Task
 
@@ -55,9 +57,7 @@ def make() -> Environment:
 
 def check(data: dict[str, Any]) -> None:
     """Raise AgentevolveError unless `data` is what the head of this file says of Task.data. Starts no Java."""
-    if unknown := sorted(set(data) - set(_DEFAULTS)):
-        raise AgentevolveError(f"settings: unknown key {unknown[0]!r}; known: {', '.join(_DEFAULTS)}")
-    tasks, simplification, limit = (_DEFAULTS | data).values()
+    tasks, simplification, limit = read_settings(data, _DEFAULTS)
     if not isinstance(tasks, list):
         raise AgentevolveError(f"settings.tasks: {tasks!r} is not a list; known: {', '.join(VARIATIONS)}")
     for place, name in enumerate(tasks):
@@ -65,8 +65,7 @@ def check(data: dict[str, Any]) -> None:
             raise AgentevolveError(f"settings.tasks: unknown task {name!r}; known: {', '.join(VARIATIONS)}")
         if name in tasks[:place]:
             raise AgentevolveError(f"settings.tasks: {name!r} is named twice")
-    if type(limit) is not int or limit < 1:
-        raise AgentevolveError(f"settings.limit: {limit!r} is not a whole number of turns from 1")
+    check_limit(limit)
     _check_simplification(simplification, tasks)
 
 
@@ -96,7 +95,7 @@ class ScienceWorld:
         self._machine = self._machine or pool.borrow()
         state, goal, self._templates = self._call(start, *game)
         self._given = state.score
-        notes = NOTES.format(goal=_tidy(goal), templates=", ".join(self._templates))
+        notes = NOTES.format(goal=tidy(goal), templates=", ".join(self._templates))
         return self._see(state), {**self._info(state), "notes": notes}
 
     def step(self, action: str) -> Step:
@@ -144,7 +143,7 @@ class ScienceWorld:
     def _see(self, state: State) -> str:
         """What the game says, tidied; the numbers it asks for are kept for `sample`."""
         self._choices = re.findall(r"^(\d+):", state.text, re.M) if state.text.startswith("Ambiguous request") else []
-        return _tidy(state.text)
+        return tidy(state.text)
 
     def _info(self, state: State) -> dict[str, Any]:
         self._score = max(0.0, (state.score - self._given) / (1 - self._given))
@@ -164,10 +163,4 @@ def _plan(task: Task) -> tuple[tuple[str, int, str], int]:
 
 def _clean(action: str) -> str:
     """The action's first line that holds anything, as one printable line that any encoding takes."""
-    first = next((line for line in action.splitlines() if line.strip()), "")
-    line = "".join(char if char.isprintable() else " " for char in first[:200])
-    return " ".join(line.encode("utf-8", "replace").decode().split())
-
-
-def _tidy(text: str) -> str:
-    return re.sub(r" ?\n[\n ]*", "\n", re.sub(r"[ \t]+", " ", text)).strip()
+    return one_line(next((line for line in action.splitlines() if line.strip()), ""))

@@ -30,6 +30,7 @@ import copy
 import hashlib
 from typing import Any
 
+from agentevolve.environments._settings import check_limit, read_settings
 from agentevolve.environments._tau2 import DONE, listed, load, tool_call, tools, world
 from agentevolve.protocols import AgentevolveError, Environment, Step
 from agentevolve.records import Task
@@ -57,13 +58,10 @@ def make() -> Environment:
 
 def check(data: dict[str, Any]) -> None:
     """Raise AgentevolveError unless `data` is what the head of this file says of Task.data."""
-    if unknown := sorted(set(data) - set(_DEFAULTS)):
-        raise AgentevolveError(f"settings: unknown key {unknown[0]!r}; known: {', '.join(_DEFAULTS)}")
-    policy, limit = (_DEFAULTS | data).values()
+    policy, limit = read_settings(data, _DEFAULTS)
     if policy not in POLICIES:
         raise AgentevolveError(f"settings.policy: unknown policy {policy!r}; known: {', '.join(POLICIES)}")
-    if type(limit) is not int or not 1 <= limit <= 200:
-        raise AgentevolveError(f"settings.limit: {limit!r} is not a whole number of actions from 1 to 200")
+    check_limit(limit, most=200)
 
 
 class Tau2:

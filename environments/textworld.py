@@ -32,6 +32,7 @@ import warnings
 from typing import Any
 
 from agentevolve.environments._inform import made
+from agentevolve.environments._settings import check_limit, read_settings
 from agentevolve.environments._splits import checked
 from agentevolve.environments._textworld import LOCK
 from agentevolve.protocols import AgentevolveError, Environment, Step
@@ -58,13 +59,10 @@ def make() -> Environment:
 
 def check(data: dict[str, Any]) -> None:
     """Raise AgentevolveError unless `data` is what the head of this file says of Task.data."""
-    if unknown := sorted(set(data) - set(_DEFAULTS)):
-        raise AgentevolveError(f"settings: unknown key {unknown[0]!r}; known: {', '.join(_DEFAULTS)}")
-    game, params, limit = (_DEFAULTS | data).values()
+    game, params, limit = read_settings(data, _DEFAULTS)
     if not isinstance(game, str) or game not in PARAMS:
         raise AgentevolveError(f"settings.game: unknown game {game!r}; known: {', '.join(PARAMS)}")
-    if type(limit) is not int or limit < 1:
-        raise AgentevolveError(f"settings.limit: {limit!r} is not a whole number of turns from 1")
+    check_limit(limit)
     if not isinstance(params, dict):
         raise AgentevolveError(f"settings.params: {params!r} is not a mapping of parameters to numbers")
     for name, value in params.items():

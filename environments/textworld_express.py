@@ -25,12 +25,13 @@ Source
 from __future__ import annotations
 
 import json
-import re
 from typing import Any, NamedTuple
 
 from textworld_express.constants import JAR_PATH
 
 from agentevolve.environments._java import GameBroken, Machine, Pool, find_java
+from agentevolve.environments._settings import check_limit, read_settings
+from agentevolve.environments._text import one_line, tidy
 from agentevolve.protocols import AgentevolveError, Environment, Step
 from agentevolve.records import Task
 
@@ -60,13 +61,10 @@ def make() -> Environment:
 
 def check(data: dict[str, Any]) -> None:
     """Raise AgentevolveError unless `data` is what the head of this file says of Task.data. Starts no Java."""
-    if unknown := sorted(set(data) - set(_DEFAULTS)):
-        raise AgentevolveError(f"settings: unknown key {unknown[0]!r}; known: {', '.join(_DEFAULTS)}")
-    game, params, limit, hide = (_DEFAULTS | data).values()
+    game, params, limit, hide = read_settings(data, _DEFAULTS)
     if not isinstance(game, str) or game not in PARAMS:
         raise AgentevolveError(f"settings.game: unknown game {game!r}; known: {', '.join(PARAMS)}")
-    if type(limit) is not int or limit < 1:
-        raise AgentevolveError(f"settings.limit: {limit!r} is not a whole number of turns from 1")
+    check_limit(limit)
     if not isinstance(hide, list) or not all(isinstance(action, str) for action in hide):
         raise AgentevolveError(f"settings.hide: {hide!r} is not a list of actions")
     if not isinstance(params, dict):
@@ -96,20 +94,20 @@ class TextWorldExpress:
         self._plan, self._turns, self._score = _plan(task), 0, 0.0
         self._machine = self._machine or _pool.borrow()
         state, notes = self._call(_start, self._plan)
-        return _tidy(state["observation"]), {**self._info(state), "notes": _tidy(notes)}
+        return tidy(state["observation"]), {**self._info(state), "notes": tidy(notes)}
 
     def step(self, action: str) -> Step:
         """Take one action. Raises RuntimeError without a running episode, GameBroken when the JVM fails."""
         if self._machine is None:
             raise RuntimeError("no episode is running: call reset first")
-        state = self._call(_step, _clean(action))
+        state = self._call(_step, one_line(action))
         before, self._turns = self._score, self._turns + 1
         info = self._info(state)
         terminated = bool(state["tasksuccess"] or state["taskfailure"] or self._score >= 1.0)
         truncated = not terminated and self._turns >= self._plan.limit
         if terminated or truncated:
             self.close()
-        return Step(_tidy(state["observation"]), self._score - before, terminated, truncated, info)
+        return Step(tidy(state["observation"]), self._score - before, terminated, truncated, info)
 
     def oracle(self, task: Task) -> list[str]:
         """The package's own solution, its detours cut out where it would pass the limit. It may hold hidden actions.
@@ -188,13 +186,3 @@ def _solution(machine: Machine, plan: _Plan) -> list[str]:
         first = seen.index(seen[-1])
         del path[first:], seen[first + 1 :]
     return path
-
-
-def _clean(action: str) -> str:
-    """The action as one printable line that any encoding takes."""
-    line = "".join(char if char.isprintable() else " " for char in action[:200])
-    return " ".join(line.encode("utf-8", "replace").decode().split())
-
-
-def _tidy(text: str) -> str:
-    return re.sub(r" ?\n[\n ]*", "\n", re.sub(r"[ \t]+", " ", text)).strip()

@@ -4,11 +4,11 @@ import decimal
 import importlib
 import json
 import random
-import threading
 import time
 import uuid
 
 import pytest
+from worlds import side_by_side
 
 pytest.importorskip("mpmath")
 
@@ -291,11 +291,7 @@ def test_many_at_once_see_what_one_alone_sees():
         for _ in range(3):
             together[task.id] = play(env, task, env.oracle(task))
 
-    threads = [threading.Thread(target=run, args=(task,)) for task in tasks]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    side_by_side(run, tasks)
     assert [together[task.id] for task in tasks] == alone
 
 

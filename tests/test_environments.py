@@ -17,7 +17,7 @@ import pytest
 from agentevolve.load import environments, extra, load_environment, load_task_set, needs, task_sets, tasks_of
 from agentevolve.protocols import AgentevolveError, Environment
 from agentevolve.records import SOLVED, SPLITS, Task
-from agentevolve.tools import sample
+from agentevolve.stand_ins import at_random
 
 MALFORMED = [
     "",
@@ -80,9 +80,7 @@ def splits_of(name: str) -> list[str]:
 
 def any_action(env: Environment, first: dict, info: dict, dice: random.Random) -> str:
     """What the random arm does."""
-    if actions := info.get("actions"):
-        return dice.choice(actions)
-    return sample(first["tools"], dice) if first.get("tools") else env.sample(dice)
+    return at_random(env, info.get("actions", ()), first.get("tools", ()), dice)
 
 
 def transcript(name: str) -> list:

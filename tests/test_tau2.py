@@ -5,9 +5,9 @@ import os
 import random
 import subprocess
 import sys
-import threading
 
 import pytest
+from worlds import side_by_side
 
 pytest.importorskip("addict")
 pytest.importorskip("deepdiff")
@@ -213,11 +213,7 @@ def test_many_at_once_see_what_one_alone_sees():
         env = make()
         together[task.id] = play(env, task, env.oracle(task))
 
-    threads = [threading.Thread(target=run, args=(task,)) for task in tasks]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    side_by_side(run, tasks)
     assert [together[task.id] for task in tasks] == alone
 
 

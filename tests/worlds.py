@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -158,6 +159,15 @@ class Metered:
 
     def close(self) -> None:
         pass
+
+
+def side_by_side(do: Callable[[Task], None], tasks: list[Task]) -> None:
+    """Do it for each task in a thread of its own, all at once, and wait for them."""
+    threads = [threading.Thread(target=do, args=(task,)) for task in tasks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def gist(trajectory: Trajectory) -> tuple[Any, ...]:

@@ -26,7 +26,8 @@ from tqdm import tqdm
 
 from agentevolve.load import environments, load_environment, load_task_set, task_sets, tasks_of
 from agentevolve.records import Task
-from agentevolve.tools import read, sample
+from agentevolve.stand_ins import at_random
+from agentevolve.tools import read
 
 Driven = Generator[None, str, None]
 STEPS = 60  # the most steps an episode is measured for
@@ -127,8 +128,7 @@ def play(world: Any, task: Task, reset: Clock, step: Clock) -> list[str]:
     _, first = reset(world.reset, task)
     info, actions, over = first, [], False
     while not over and len(actions) < STEPS:
-        listed = info.get("actions")
-        action = dice.choice(listed) if listed else sample(first["tools"], dice) if "tools" in first else world.sample(dice)
+        action = at_random(world, info.get("actions", ()), first.get("tools", ()), dice)
         _, _, terminated, truncated, info = step(world.step, action)
         actions.append(action)
         over = terminated or truncated

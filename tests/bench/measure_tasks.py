@@ -20,7 +20,7 @@ from tqdm import tqdm
 from agentevolve.load import load_environment, load_task_set, task_sets, tasks_of
 from agentevolve.protocols import Environment
 from agentevolve.records import SOLVED, Task
-from agentevolve.tools import sample
+from agentevolve.stand_ins import at_random
 
 TASKS = Path(__file__).parents[2] / "tasks"
 
@@ -33,8 +33,7 @@ def play_random(env: Environment, task: Task) -> tuple[float, list[int]]:
     while True:
         actions = info.get("actions", ())
         offered.append(len(actions or tools))
-        action = choose.choice(actions) if actions else sample(tools, choose) if tools else env.sample(choose)
-        _, _, terminated, truncated, info = env.step(action)
+        _, _, terminated, truncated, info = env.step(at_random(env, actions, tools, choose))
         if terminated or truncated:
             return float(info["score"]), offered
 
