@@ -16,6 +16,7 @@ from typing import Any, Literal, TypedDict
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 
+from agentevolve.memory import embedded_tokens
 from agentevolve.policy import Policy
 from agentevolve.prompting import exchange, opening, render, shown
 from agentevolve.protocols import Environment, Memory, Model
@@ -42,6 +43,7 @@ class Attempt:
     tools: tuple[dict[str, Any], ...] = ()
     context: str = ""
     recalled: tuple[str, ...] = ()
+    lookup: Usage = field(default_factory=Usage)
     turns: list[Turn] = field(default_factory=list)
     reward: float = 0.0
     end: Literal["terminated", "truncated", "error"] = "error"
@@ -149,6 +151,8 @@ def remembered(attempt: Attempt) -> list[Entry]:
     """The entries the policy recalls for this task, in the order in which they are shown, as many as fit into its tokens."""
     if attempt.memory is None:
         return []
+    if any(attempt.policy.recall.nearest.values()):
+        attempt.lookup = Usage(embedded_tokens=embedded_tokens(attempt.prompt))
     kept, room = [], attempt.policy.recall.tokens * 4
     for entry in _wanted(attempt, attempt.memory):
         if entry not in kept and len(entry.text) <= room:
@@ -173,7 +177,10 @@ def _wanted(attempt: Attempt, memory: Memory) -> Iterator[Entry]:
 
 
 def _drawn(attempt: Attempt, others: list[Entry], k: int) -> list[Entry]:
-    return attempt.rng.sample(others, min(k, len(others)))
+    """A draw that leaves the attempt's luck as it is, so that it acts under the same luck with and without it."""
+    rng = random.Random()
+    rng.setstate(attempt.rng.getstate())
+    return rng.sample(others, min(k, len(others)))
 
 
 def recalled_text(entries: list[Entry]) -> str:

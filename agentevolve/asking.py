@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 
 from agentevolve.local.rows import clean
 from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError
-from agentevolve.records import Message
+from agentevolve.records import Message, Usage
 from agentevolve.rollout import parts
 from agentevolve.run import ASKED, Run
 
@@ -28,17 +30,26 @@ def ask(
     gives "", and its failure is journalled. Raises AgentevolveError for the oracle, which writes no text.
     """
 
+    heat = policy.temperature if temperature is None else temperature
+    seed = run.derive("ask", key)
+    alike = json.dumps([policy.model, policy.api_base, prompt, list(choices), heat, max_tokens, seed])
+    mark = "" if policy.adapter else hashlib.sha256(alike.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
     def asked() -> dict[str, object]:
+        if mark in run.answered:
+            known = run.answered[mark]
+            cost = Usage.model_validate(known["usage"])
+            with run.budget.reserve(cost.tokens, cost.usd) as book:
+                book(cost)
+            return known
         model, _ = parts(policy, run)
         if model is None:
             raise AgentevolveError(f"the model {policy.model!r} writes no text")
         said = [Message(role="user", content=clean(prompt))]
-        heat = policy.temperature if temperature is None else temperature
-        seed = run.derive("ask", key)
         try:
             reply = model.complete(said, choices=choices, temperature=heat, max_tokens=max_tokens, seed=seed)
         except RuntimeError as error:
             return {"text": "", "error": str(error)}
-        return {"text": reply.text.strip(), "usage": reply.usage.model_dump()}
+        return {"text": reply.text.strip(), "usage": reply.usage.model_dump(), **({"same": mark} if mark else {})}
 
     return str(run.once(ASKED + key, asked)["text"])

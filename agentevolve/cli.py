@@ -150,6 +150,44 @@ def evolve(
 
 
 @app.command()
+def compare(
+    config: Annotated[Path, typer.Argument(help="A YAML file, such as examples/compare.yaml.")],
+    changes: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes, such as seeds=[0,1] budget.tokens=50000.")
+    ] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="A method to compare besides those of the file: a name or package.module:function.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The comparison's folder (default: a new one under runs/).")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the comparison in --out; methods, seeds and task sets may be added.")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Put methods side by side: the same tasks, seeds and budget for each, with control arms; then print who is better.
+
+    \b
+    agentevolve compare examples/compare.yaml
+    agentevolve compare examples/compare.yaml --method my_package.my_file:my_method
+    """
+    from agentevolve import commands
+    from agentevolve.config import read_comparison
+    from agentevolve.evaluate import board
+
+    settings = read_comparison(config, changes or [], method or [])
+    if resume and out is None:
+        raise AgentevolveError("--resume needs --out FOLDER, the comparison to go on with")
+    found = commands.compared(settings, out or commands.new_folder(config.stem), resume, quiet)
+    values = {"standings": commands.standing_values(found.rows), "cannot_be_concluded": found.caveats}
+    sets = dict.fromkeys(row.tasks for row in found.rows)
+    _show(values, as_json, lambda: [board([row for row in found.rows if row.tasks == name], name) for name in sets])
+    if not as_json:
+        print("What cannot be concluded:", *found.caveats, sep="\n- ")
+    print("written:", *found.files, file=sys.stderr)
+
+
+@app.command()
 def distill(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs whose solved train attempts are learnt.")],
     out: Annotated[Path, typer.Option(help="The adapter's new folder.")],

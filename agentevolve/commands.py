@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agentevolve.evaluate import learning_curve, pooled_report, report
+from agentevolve.compare import compare
+from agentevolve.config import Comparison
+from agentevolve.evaluate import (
+    Standing,
+    caveats,
+    curves,
+    learning_curve,
+    markdown,
+    pooled_report,
+    report,
+    standings,
+    to_csv,
+)
 from agentevolve.load import load_task_set, ready, tasks_of
 from agentevolve.local.adapter import check_base
 from agentevolve.local.train import LoraSettings
@@ -151,6 +164,43 @@ def _verdict(fact: dict[str, Any]) -> str:
     found = {name: 100 * value for name, value in fact["differences"][fact["promoted"]].items()}
     shown = f"{found['mean']:+.0f} points [{found['low']:+.0f}, {found['high']:+.0f}]"
     return f"promoted {fact['promoted']} ({shown} over {fact['holder']})"
+
+
+class Compared(NamedTuple):
+    """A comparison's outcome, and the files that say it."""
+
+    rows: list[Standing]
+    caveats: list[str]
+    files: list[Path]
+
+
+def compared(config: Comparison, place: Path, resume: bool, quiet: bool) -> Compared:
+    """Compare, and write table.md, results.csv, results.json and curves.png into the comparison's folder."""
+    found = compare(config, place, resume=resume, quiet=quiet)
+    rows = standings(found, config.held.samples)
+    said = caveats(rows, config.model)
+    budget = ", ".join(f"{value:,} {name}" for name, value in config.budget.model_dump().items() if value is not None)
+    made_by = (
+        f"Made by `agentevolve compare`: {config.model}, at most {config.rounds} rounds on {config.train.tasks} train tasks "
+        f"within {budget} a method and seed; measured on {config.held.tasks} {config.split} tasks, "
+        f"{config.held.samples} attempts each; seeds {', '.join(map(str, config.seeds))}."
+    )
+    values = {"config": config.model_dump(mode="json"), "standings": standing_values(rows), "cannot_be_concluded": said}
+    texts = {
+        "table.md": markdown(rows, said, made_by),
+        "results.csv": to_csv(rows),
+        "results.json": json.dumps(values, indent=1, ensure_ascii=False) + "\n",
+    }
+    for name, text in texts.items():
+        (place / name).write_text(text, encoding="utf-8")
+    unit = next(name for name, value in config.budget.model_dump().items() if value is not None)
+    picture = curves(rows, place / "curves.png", unit=unit)
+    return Compared(rows, said, [*(place / name for name in texts), picture])
+
+
+def standing_values(rows: Sequence[Standing]) -> list[dict[str, Any]]:
+    """The rows as JSON values."""
+    return [row.model_dump(mode="json") for row in rows]
 
 
 def seeds(place: Path) -> list[Path]:

@@ -1,13 +1,13 @@
-"""What an evolution is asked to do: one pydantic model, read from YAML, changed by `key=value`."""
+"""What an evolution or a comparison is asked to do: one pydantic model each, read from YAML, changed by `key=value`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from agentevolve.policy import Recall
 from agentevolve.protocols import AgentevolveError
@@ -51,22 +51,66 @@ class Gate(Settings):
     margin: float = Field(default=0.0, ge=-1, le=1)
 
 
-class Config(Settings):
-    """One evolution. `settings` are the method's own: its keyword parameters."""
+class Allowed(Settings):
+    """What each method may spend on learning, for each task set and seed: attempts, tokens, dollars, or several of them.
 
-    tasks: str
+    Everything that it does before it is measured counts: acting, asking, judging, embedding and training.
+    """
+
+    episodes: int | None = Field(default=None, gt=0)
+    tokens: int | None = Field(default=None, gt=0)
+    usd: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if self.episodes is None and self.tokens is None and self.usd is None:
+            raise ValueError("name at least one of episodes, tokens, usd")
+        return self
+
+
+class Entrant(Settings):
+    """A method that is compared, with settings of its own; `label` tells two entrants of one method apart."""
+
+    method: str
+    settings: dict[str, JsonValue] = Field(default_factory=dict)
+    label: str = Field(default="", pattern=r"^[\w.+-]*$")
+
+    @property
+    def name(self) -> str:
+        """The label, or the method's own name."""
+        return self.label or self.method.rpartition(":")[2]
+
+
+def _entrant(value: Any) -> Any:
+    return {"method": value} if isinstance(value, str) else value
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class Setup(Settings):
+    """What an evolution and a comparison share: who acts, how it is asked, how often all is done."""
+
+    tasks: str | list[str]
     model: str = "local/smollm2-135m"
     api_base: str | None = None
     seeds: Annotated[list[int], AfterValidator(_different)] = Field(default=[0], min_length=1)
     rounds: int = Field(default=1, gt=0)
+    recall: Recall = Recall()
+    train: Practice = Practice()
     temperature: float = Field(default=0.7, ge=0)
     show_actions: bool = True
     workers: int = Field(default=4, gt=0)
     threads: int | None = Field(default=None, gt=0)
+
+
+class Config(Setup):
+    """One evolution. `settings` are the method's own: its keyword parameters."""
+
+    tasks: str
     method: str = "agentevolve"
     settings: dict[str, JsonValue] = Field(default_factory=dict)
-    recall: Recall = Recall()
-    train: Practice = Practice()
     val: Held = Held()
     test: Held = Held(tasks=0)
     arms: list[Arm] = Field(default=["random", "oracle", "base", "memory", "distilled", "distilled+memory"])
@@ -75,21 +119,58 @@ class Config(Settings):
     max_usd: float | None = Field(default=None, gt=0)
 
 
+class Comparison(Setup):
+    """Methods side by side: each learns for at most `rounds` rounds within `budget`, and is measured on `held` after each.
+
+    `split` is where; `guard` names another task set, on which forgetting is measured at the end.
+    """
+
+    tasks: Annotated[list[str], BeforeValidator(_listed)] = Field(min_length=1)
+    methods: list[Annotated[Entrant, BeforeValidator(_entrant)]] = Field(min_length=1)
+    budget: Allowed
+    split: Literal["val", "test"] = "val"
+    held: Held = Held()
+    guard: str | None = None
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> Self:
+        names = [entrant.name for entrant in self.methods]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"methods: two are called {twice[0]}; give one a label")
+        if len(set(self.tasks)) < len(self.tasks):
+            raise ValueError("tasks: each task set may be there once")
+        return self
+
+
+Asked = TypeVar("Asked", bound=Setup)
+
+
 def read_config(path: Path, changes: Sequence[str] = ()) -> Config:
     """The config in the YAML file `path`, with `changes` like "finetune.epochs=3" made to it.
 
     Raises AgentevolveError with one line that names the file, the key and the known values.
     """
-    values = _mapping(path)
+    return _read(path, changes, Config)
+
+
+def read_comparison(path: Path, changes: Sequence[str] = (), methods: Sequence[str] = ()) -> Comparison:
+    """As `read_config`, for a comparison; `methods` are compared besides those of the file."""
+    return _read(path, changes, Comparison, methods)
+
+
+def _read(path: Path, changes: Sequence[str], kind: type[Asked], methods: Sequence[str] = ()) -> Asked:
+    values = _mapping(path, kind)
     for change in changes:
         _change(values, change)
+    if methods:
+        values["methods"] = [*(values.get("methods") or []), *methods]
     try:
-        return Config.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        raise AgentevolveError(f"{path}: {_complaint(error)}") from None
+        raise AgentevolveError(f"{path}: {_complaint(error, kind)}") from None
 
 
-def write_config(config: Config, path: Path) -> None:
+def write_config(config: Config | Comparison, path: Path) -> None:
     """Write every setting as YAML, for `read_config`; the file is there whole or not at all."""
     scratch = path.with_name(f".{path.name}.partial")
     try:
@@ -100,7 +181,7 @@ def write_config(config: Config, path: Path) -> None:
         raise AgentevolveError(f"{path}: cannot write: {error.strerror or error}") from None
 
 
-def _mapping(path: Path) -> dict[str, Any]:
+def _mapping(path: Path, kind: type[BaseModel]) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -112,7 +193,7 @@ def _mapping(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         found = "empty" if values is None else f"a {type(values).__name__}"
         raise AgentevolveError(
-            f"{path}: a config is a mapping of settings, this is {found}; known keys: {', '.join(Config.model_fields)}"
+            f"{path}: a config is a mapping of settings, this is {found}; known keys: {', '.join(kind.model_fields)}"
         )
     return values
 
@@ -133,18 +214,19 @@ def _change(values: dict[str, Any], change: str) -> None:
     values[key] = value
 
 
-def _complaint(error: ValidationError) -> str:
+def _complaint(error: ValidationError, kind: type[BaseModel]) -> str:
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
-        return f"unknown key {where}; known: {', '.join(_known(first['loc'][:-1]))}"
+        return f"unknown key {where}; known: {', '.join(_known(first['loc'][:-1], kind))}"
+    if first["type"] == "value_error":
+        return ": ".join(part for part in (where, first["msg"].removeprefix("Value error, ")) if part)
     return f"{where}: {first['msg']}, not {first['input']!r:.80}" if first["type"] != "missing" else f"{where} is missing"
 
 
-def _known(groups: Sequence[int | str]) -> list[str]:
-    model: type[BaseModel] = Config
+def _known(groups: Sequence[int | str], model: type[BaseModel]) -> list[str]:
     for group in groups:
-        kind = model.model_fields[str(group)].annotation
+        kind = model.model_fields[str(group)].annotation if isinstance(group, str) else Entrant
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             model = kind
     return list(model.model_fields)

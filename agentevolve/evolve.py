@@ -6,11 +6,12 @@ holds is taken from there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from inspect import signature
 from pathlib import Path
+from typing import Any
 
-from agentevolve.config import Config, read_config, write_config
+from agentevolve.config import Config, Setup, read_config, write_config
 from agentevolve.evaluate.gate import gate
 from agentevolve.load import load_method, load_task_set, ready, tasks_of
 from agentevolve.local.train import LoraSettings
@@ -19,7 +20,7 @@ from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Task, Trajectory
 from agentevolve.rollout import ORACLE, rollout
-from agentevolve.run import Run
+from agentevolve.run import Run, identity
 
 CONFIG = "config.yaml"
 CANDIDATES = ("memory", "distilled", "distilled+memory")  # arms the gate may promote
@@ -60,27 +61,39 @@ def _claim(config: Config, folder: Path, resume: bool) -> None:
 
 
 def check(config: Config) -> None:
-    """Raise AgentevolveError, before anything is spent, if the config names a task set, world, split or model that is not there.
-
-    Also if it asks a model for what it cannot do.
-    """
+    """Raise AgentevolveError, before anything is spent, if the config names what is not there, or a model that cannot do it."""
     task_set = load_task_set(config.tasks)
     ready(task_set)
     for split in ("train", "val", "test") if config.test.tasks else ("train", "val"):
         tasks_of(task_set, split, limit=1)
     if not config.val.tasks:
         raise AgentevolveError("val.tasks is 0: without held-out tasks the gate has nothing to judge by")
-    if config.model != ORACLE:
-        open_model(config.model, api_base=config.api_base).close()
-    method = load_method(config.method, config.settings)
+    check_model(config.model, config.api_base)
+    check_method(config.method, config.settings, config.model)
+
+
+def check_model(model: str, api_base: str | None) -> None:
+    """Raise AgentevolveError for a model that is not there."""
+    if model != ORACLE:
+        open_model(model, api_base=api_base).close()
+
+
+def check_method(name: str, settings: Mapping[str, Any], model: str) -> None:
+    """Raise AgentevolveError for a method that is not there, or that asks `model` for what it cannot do."""
+    method = load_method(name, settings)
     asked = {name: one.default for name, one in signature(method).parameters.items()}
+    if "feeds" in asked:
+        feeds = str(asked["feeds"])
+        if "feeds" in signature(load_method(feeds, {})).parameters:
+            raise AgentevolveError(f"the method {name!r} cannot feed {feeds!r}, which feeds another itself")
+        check_method(feeds, asked.get("feeding") or {}, model)
     trains = any(isinstance(value, LoraSettings) for value in asked.values()) and asked.get("rows") != 0
-    if trains and not config.model.startswith("local/"):
+    if trains and not model.startswith("local/"):
         how = ": settings.rows=0 leaves the weights as they are" if "rows" in asked else ""
-        raise AgentevolveError(f"the method {config.method!r} fine-tunes, but {config.model!r} is not a local model{how}")
-    if asked.get("reflections") and config.model in ("random", ORACLE):
+        raise AgentevolveError(f"the method {name!r} fine-tunes, but {model!r} is not a local model{how}")
+    if asked.get("reflections") and model in ("random", ORACLE):
         raise AgentevolveError(
-            f"{config.method} asks for {asked['reflections']} reflections, but {config.model!r} writes no text: "
+            f"{name} asks for {asked['reflections']} reflections, but {model!r} writes no text: "
             "settings.reflections=0 asks for none"
         )
 
@@ -92,7 +105,9 @@ def evolve_one(config: Config, run: Run) -> Policy:
     train = run.rng("train tasks").sample(pool, min(config.train.tasks, len(pool)))
     method = load_method(config.method, config.settings)
     val = tasks_of(task_set, "val", limit=config.val.tasks)
-    held_out(train, val + (tasks_of(task_set, "test", limit=config.test.tasks) if config.test.tasks else []))
+    held = val + (tasks_of(task_set, "test", limit=config.test.tasks) if config.test.tasks else [])
+    held_out(train, held)
+    run.held_out = frozenset(map(identity, held))
     run.limit(config.max_tokens, config.max_usd)
     base = policy = base_policy(config)
     for number in range(1, config.rounds + 1):
@@ -106,7 +121,7 @@ def evolve_one(config: Config, run: Run) -> Policy:
     return policy
 
 
-def base_policy(config: Config) -> Policy:
+def base_policy(config: Setup) -> Policy:
     """The policy before any learning."""
     return Policy(
         model=config.model,

@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from importlib.resources import files
 from importlib.util import find_spec
-from inspect import signature
+from inspect import getdoc, signature
 from itertools import combinations
 from pathlib import Path
 from types import ModuleType
@@ -116,6 +116,18 @@ def ready(task_set: TaskSet) -> None:
     absent = None if ":" in task_set.env else getattr(_environment_module(task_set.env), "absent", None)
     if absent and (why := absent(task_set.settings)):
         raise AgentevolveError(f"task set {task_set.name!r}: {why}")
+
+
+def check_settings(env: str, settings: dict[str, Any]) -> None:
+    """Raise AgentevolveError when the environment's own `check`, if it has one, refuses these settings; nothing is started."""
+    if check := getattr(_environment_module(env), "check", None):
+        check(settings)
+
+
+def manual(env: str) -> str:
+    """What the environment says of itself: description, settings, actions, reward, end; not how its splits are cut."""
+    described = load(env) if ":" in env else _environment_module(env)
+    return (getdoc(described) or "").partition("\nSplits")[0].strip()
 
 
 def methods() -> list[str]:
@@ -231,8 +243,7 @@ def _parse(path: Path) -> TaskSet:
     except ValidationError as error:
         raise AgentevolveError(f"{path}: {_first(error)}") from None
     try:
-        if check := getattr(_environment_module(task_set.env), "check", None):
-            check(task_set.settings)
+        check_settings(task_set.env, task_set.settings)
     except AgentevolveError as error:
         raise AgentevolveError(f"{path}: {error}") from None
     return task_set

@@ -64,6 +64,7 @@ class Policy(Record):
             temperature=self.temperature,
             epsilon=self.epsilon,
             show_actions=self.show_actions,
+            instructions=self.instructions,
         )
 
     def using(self, **changes: object) -> Policy:

@@ -29,12 +29,18 @@ class Message(Record):
 
 
 class Usage(Record):
-    """What something cost. Tokens as the backend counted them; `cached` of the prompt's tokens came from a prompt cache."""
+    """What something cost. Tokens as the backend counted them; `cached` of the prompt's tokens came from a prompt cache.
+
+    `trained` tokens were seen by a fine-tuning, all epochs counted; `embedded` ones by the memory's embedding model (about four
+    characters each).
+    """
 
     calls: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    trained_tokens: int = 0
+    embedded_tokens: int = 0
     seconds: float = 0.0
     usd: float = 0.0
 
@@ -45,8 +51,8 @@ class Usage(Record):
 
     @property
     def tokens(self) -> int:
-        """Tokens the backend worked on: prompt (cached or not) and completion."""
-        return self.prompt_tokens + self.completion_tokens
+        """Tokens that some model worked on: prompt (cached or not), completion, trained and embedded ones."""
+        return self.prompt_tokens + self.completion_tokens + self.trained_tokens + self.embedded_tokens
 
 
 class Task(Record):
@@ -81,6 +87,7 @@ class PolicyStamp(Record):
     temperature: float = 0.0
     epsilon: float = 0.0
     show_actions: bool = True
+    instructions: str = ""
 
 
 class Trajectory(Record):
@@ -88,9 +95,9 @@ class Trajectory(Record):
 
     `context` is the recalled text as shown (its entries' ids in `recalled`) and stays outside `prompt`, so that distillation
     can strip or keep it; so does `hint`, help with this one attempt, which training always strips. `tools` are the schemas of
-    what could be called, in a world of tool calls. `reward` is the environment's final score in [0, 1]. An attempt that failed
-    for a reason outside the agent (a dead environment, a refusing backend) has end="error" and says why in `error`; it is never
-    trained on.
+    what could be called, in a world of tool calls. `lookup` is what looking into memory cost. `reward` is the environment's
+    final score in [0, 1]. An attempt that failed for a reason outside the agent (a dead environment, a refusing backend) has
+    end="error" and says why in `error`; it is never trained on.
     """
 
     id: str
@@ -106,6 +113,7 @@ class Trajectory(Record):
     recalled: tuple[str, ...] = ()
     context: str = ""
     hint: str = ""
+    lookup: Usage = Usage()
     turns: tuple[Turn, ...] = ()
     reward: float = Field(default=0.0, ge=0.0, le=1.0)
     end: Literal["terminated", "truncated", "error"]
@@ -119,8 +127,8 @@ class Trajectory(Record):
 
     @property
     def usage(self) -> Usage:
-        """What the attempt's model calls cost."""
-        return sum((turn.usage for turn in self.turns), Usage())
+        """What the attempt cost: its model calls and its look into memory."""
+        return sum((turn.usage for turn in self.turns), self.lookup)
 
 
 class Entry(Record):

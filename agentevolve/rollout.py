@@ -18,7 +18,7 @@ from agentevolve.policy import Policy
 from agentevolve.progress import progress
 from agentevolve.protocols import AgentevolveError, Memory, Model
 from agentevolve.records import Task, Trajectory, Usage
-from agentevolve.run import Run
+from agentevolve.run import Run, same
 from agentevolve.stand_ins import ScriptedModel
 
 ORACLE = "oracle"  # a policy's `model` that replays the environment's own solution: the ceiling
@@ -51,7 +51,7 @@ def rollout(
     missing = [plan for plan in plans if plan.id not in run.trajectories]
     if missing:
         model, memory = parts(policy, run)
-        _work(missing, lambda plan: run.add(attempt(plan, policy, model, memory, run)), run, phase)
+        _work(missing, lambda plan: run.add(lent(plan, policy, run) or attempt(plan, policy, model, memory, run)), run, phase)
     return [run.trajectories[plan.id] for plan in plans]
 
 
@@ -84,11 +84,25 @@ def parts(policy: Policy, run: Run) -> tuple[Model | None, Memory | None]:
     return run.part("model", f"{policy.model} {policy.api_base} {adapter} {policy.threads}", make), memory
 
 
+def lent(plan: Plan, policy: Policy, run: Run) -> Trajectory | None:
+    """The very same attempt if another run has made it, charged as if it were made now."""
+    if not run.lent or policy.adapter or policy.memory:
+        return None
+    found = run.lent.get(same(plan.task, plan.seed, plan.hint, policy.stamp()))
+    if found is None:
+        return None
+    run.budget.attempt()
+    with run.budget.reserve(found.usage.tokens, found.usage.usd) as book:
+        book(found.usage)
+    return found.model_copy(update=plan._asdict() | {"policy": policy.stamp()})
+
+
 def attempt(plan: Plan, policy: Policy, model: Model | None, memory: Memory | None, run: Run) -> Trajectory:
     """Make one attempt in a world of its own. Whatever the world or the backend raises ends up in the trajectory.
 
     What is the user's to mend (a refused key, the budget's end) is raised as the AgentevolveError that it is.
     """
+    run.budget.attempt()
     began, error = time.monotonic(), ""
     make = load_environment(plan.task.env)
     played = Attempt(plan.task, policy, memory, random.Random(plan.seed), plan.hint)
@@ -115,6 +129,7 @@ def _trajectory(plan: Plan, played: Attempt, error: str, seconds: float) -> Traj
         tools=played.tools,
         recalled=played.recalled,
         context=played.context,
+        lookup=played.lookup,
         turns=tuple(played.turns),
         reward=played.reward,
         end=played.end,

@@ -9,6 +9,7 @@ RUN/adapters/        one folder for each fine-tuning
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import threading
 from collections.abc import Callable
@@ -20,18 +21,39 @@ from pydantic import ValidationError
 from agentevolve.budget import Budget
 from agentevolve.journal import Journal
 from agentevolve.protocols import AgentevolveError
-from agentevolve.records import Trajectory, Usage
+from agentevolve.records import PolicyStamp, Task, Trajectory, Usage
 
 Part = TypeVar("Part")
 JOURNAL = "journal.jsonl"
 ASKED = "ask/"  # the facts that are answers of a model, with what they cost
 LOST = "lost/"  # the facts that say what a stopped attempt has cost
+SPENT = "spent/"  # the facts that say what anything else has cost
+
+
+def _phase(name: str) -> str:
+    return "acquire" if name.split("/")[1:2] == ["acquire"] else "evaluate"
+
+
+def identity(task: Task) -> str:
+    """What makes two tasks the same world, whatever their ids and splits: environment, seed and settings."""
+    return json.dumps([task.env, task.seed, task.data], sort_keys=True)
+
+
+def derived(*parts: object) -> int:
+    """A seed of 31 bits that depends on `parts` alone."""
+    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:4], "big") >> 1
+
+
+def same(task: Task, seed: int, hint: str, stamp: PolicyStamp) -> str:
+    """What makes two attempts without adapter and memory the same one."""
+    return json.dumps([identity(task), task.prompt, seed, hint, stamp.model_dump(exclude={"round"})], sort_keys=True)
 
 
 class Run:
     """The run in `folder`, new or resumed. `workers` attempts run side by side; `quiet` hides the progress bars.
 
-    `round` is the number of the round under way, from 1. Opening it reads the whole journal. Raises AgentevolveError naming
+    `round` is the number of the round under way, from 1; `held_out` are the identities of tasks that may not be practised.
+    Opening it reads the whole journal. Raises AgentevolveError naming
     file and line where that is damaged.
     """
 
@@ -39,6 +61,9 @@ class Run:
         self.folder, self.seed, self.workers, self.quiet = folder, seed, workers, quiet
         self.journal = Journal(folder / JOURNAL)
         self.round = 1
+        self.held_out: frozenset[str] = frozenset()
+        self.lent: dict[str, Trajectory] = {}
+        self.answered: dict[str, dict[str, Any]] = {}
         self.trajectories: dict[str, Trajectory] = {}
         self.facts: dict[str, Any] = {}
         self.budget = Budget()
@@ -60,6 +85,12 @@ class Run:
         with self._lock:
             number = sum(fact.startswith(f"{LOST}{name}/") for fact in self.facts)
             self.once(f"{LOST}{name}/{number}", lambda: {"usage": usage.model_dump()})
+
+    def spend(self, name: str, usage: Usage) -> None:
+        """Journal and book, once, what something that is neither an attempt nor a question has cost."""
+        if SPENT + name not in self.facts:
+            self.budget.book(usage)
+            self.once(SPENT + name, lambda: {"usage": usage.model_dump()})
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
         """The JSON value journalled under `name`, made and journalled now if it is not there yet."""
@@ -91,23 +122,45 @@ class Run:
         found = {trajectory.id: trajectory.phase.split("/")[:2] for trajectory in self.trajectories.values()}
         return [self.trajectories[id] for name in wanted for id in sorted(found) if "/".join(found[id]) == name]
 
+    def borrow(self, other: Run) -> None:
+        """Take what `other` has paid for instead of paying again: attempts of a bare model, and answers, to the very same.
+
+        They are charged to this run's budget as if it had made them.
+        """
+        for one in other.trajectories.values():
+            if one.end != "error" and not (one.policy.adapter or one.policy.memory):
+                self.lent.setdefault(same(one.task, one.seed, one.hint, one.policy), one)
+        self.answered |= {fact["same"]: fact for fact in other.facts.values() if isinstance(fact, dict) and "same" in fact}
+
     def limit(self, max_tokens: int | None, max_usd: float | None) -> None:
         """Let the run spend no more than this, what it has spent so far included."""
         self.budget = Budget(max_tokens, max_usd, spent=self.spent())
 
     def spent(self) -> Usage:
-        """What the run's attempts and questions have cost so far, in this process and in those before it."""
-        asked = [
-            Usage.model_validate(fact["usage"])
-            for name, fact in self.facts.items()
-            if name.startswith((ASKED, LOST)) and "usage" in fact
-        ]
-        return sum((trajectory.usage for trajectory in self.trajectories.values()), sum(asked, Usage()))
+        """What the run has cost so far, in this process and in those before it."""
+        return sum(self.costs().values(), Usage())
+
+    def costs(self) -> dict[str, Usage]:
+        """What each phase has cost so far: acquire (attempts), refine (questions), update (training, embedding), evaluate."""
+        costs = dict.fromkeys(("acquire", "refine", "update", "evaluate"), Usage())
+        for trajectory in self.trajectories.values():
+            costs[_phase(trajectory.phase)] += trajectory.usage
+        for name, fact in self.facts.items():
+            kind, _, rest = name.partition("/")
+            if f"{kind}/" in (ASKED, LOST, SPENT) and "usage" in fact:
+                phase = {ASKED: "refine", SPENT: "update"}.get(f"{kind}/") or _phase(rest)
+                costs[phase] += Usage.model_validate(fact["usage"])
+        return costs
+
+    def learning(self) -> tuple[int, Usage]:
+        """How many attempts were made to learn from, and what learning has cost so far: everything but evaluation."""
+        costs = self.costs()
+        episodes = sum(_phase(trajectory.phase) == "acquire" for trajectory in self.trajectories.values())
+        return episodes, costs["acquire"] + costs["refine"] + costs["update"]
 
     def derive(self, *parts: object) -> int:
         """A seed of 31 bits that depends on the run's seed and `parts` alone."""
-        text = "/".join(map(str, (self.seed, *parts)))
-        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+        return derived(self.seed, *parts)
 
     def rng(self, *parts: object) -> random.Random:
         """A generator seeded by `derive(*parts)`."""

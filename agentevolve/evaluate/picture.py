@@ -40,7 +40,7 @@ def learning_curve(reports_by_round: Rounds, path: Path, *, seeds: Sequence[Roun
     from matplotlib.figure import Figure
 
     arms = [arm for arm in _arms(rounds) if arm != CEILING] or [CEILING]
-    with matplotlib.rc_context(_style()):  # type: ignore[arg-type]  # its stubs want literal keys
+    with matplotlib.rc_context(style()):  # type: ignore[arg-type]  # its stubs want literal keys
         height = 2.9 if len(rounds) > 1 else 1.05 + 0.34 * len(arms)
         figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
         FigureCanvasAgg(figure)
@@ -151,7 +151,8 @@ def _look() -> dict[str, Any]:
     return {"ms": 4.5, "lw": 1.4, "elinewidth": 1.1, "capsize": 2, "mec": "white", "mew": 0.6}
 
 
-def _style() -> dict[str, Any]:
+def style() -> dict[str, Any]:
+    """How the house draws, as matplotlib settings."""
     return {
         "font.family": "sans-serif",
         "font.size": 8,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from math import comb
 
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Difference, Report, Trajectory, Usage
@@ -56,6 +57,13 @@ def pooled(pairs: Sequence[Pair]) -> Difference:
     A task is one cluster however many runs it is in, since its attempts are not independent of each other: every attempt
     weighs in the task's mean, and tasks are resampled.
     """
+    means = task_differences(pairs)
+    low, high = bootstrap(means)
+    return Difference(mean=sum(means) / len(means), low=low, high=high, n=len(means))
+
+
+def task_differences(pairs: Sequence[Pair]) -> list[float]:
+    """For each task the mean success of `b` minus that of `a`, over all runs (a, b), in the order of the tasks' ids."""
     differences: dict[str, list[float]] = defaultdict(list)
     for a, b in pairs:
         before, after = _outcomes(a), _outcomes(b)
@@ -64,9 +72,46 @@ def pooled(pairs: Sequence[Pair]) -> Difference:
             differences[key[0]].append(success - before[key])
     if not differences:
         raise AgentevolveError("no attempts to compare")
-    means = [sum(values) / len(values) for _, values in sorted(differences.items())]
-    low, high = bootstrap(means)
-    return Difference(mean=sum(means) / len(means), low=low, high=high, n=len(means))
+    return [sum(values) / len(values) for _, values in sorted(differences.items())]
+
+
+def sign_flip(pairs: Sequence[Pair], seed: int = 0) -> float:
+    """The two-sided p-value of the paired difference being zero: a permutation test that flips the signs of whole tasks."""
+    import numpy as np
+    from scipy.stats import permutation_test
+
+    data = (np.asarray(task_differences(pairs), float),)
+    if len(data[0]) < 2 or not data[0].any():
+        return 1.0
+    batch, rng = max(1, BATCH // len(data[0])), np.random.default_rng(seed)
+    found = permutation_test(data, np.mean, permutation_type="samples", n_resamples=RESAMPLES - 1, batch=batch, rng=rng)
+    return float(found.pvalue)
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """The p-values corrected for having been looked at together (Holm 1979), in the order given."""
+    corrected, highest = [0.0] * len(values), 0.0
+    for rank, place in enumerate(sorted(range(len(values)), key=lambda place: values[place])):
+        highest = max(highest, min(1.0, values[place] * (len(values) - rank)))
+        corrected[place] = highest
+    return corrected
+
+
+def pass_at(k: int, attempts: Sequence[Trajectory]) -> tuple[float, float]:
+    """pass@k and pass^k: the chances that some, and that all, of k attempts at a task succeed, averaged over tasks.
+
+    Unbiased, from n >= k attempts a task of which c succeeded: 1 - C(n-c, k) / C(n, k) (2107.03374) and C(c, k) / C(n, k)
+    (2406.12045).
+    """
+    by_task: dict[str, list[bool]] = defaultdict(list)
+    for attempt in attempts:
+        by_task[attempt.task.id].append(attempt.solved)
+    if min(map(len, by_task.values())) < k:
+        raise AgentevolveError(f"pass@{k} needs {k} attempts at each task")
+    counts = [(len(outcomes), sum(outcomes)) for outcomes in by_task.values()]
+    some = [1 - comb(n - c, k) / comb(n, k) for n, c in counts]
+    every = [comb(c, k) / comb(n, k) for n, c in counts]
+    return sum(some) / len(some), sum(every) / len(every)
 
 
 def report(

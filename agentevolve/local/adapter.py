@@ -65,6 +65,7 @@ class AdapterInfo(BaseModel):
 
     base: str
     start: str | None = None  # identity of the adapter it continues, None for one trained from the base
+    parts: tuple[tuple[str, float], ...] = ()  # identity and weight of each adapter that it was merged from
     settings: LoraSettings
     seed: int
     examples: tuple[str, ...]

@@ -25,7 +25,7 @@ Progress = Callable[[int, int, float], None]  # step, steps, loss
 
 
 class TrainResult(NamedTuple):
-    """What a training did: mean loss of its first and last tenth of steps, tokens seen (all epochs), cost.
+    """What a training did: mean loss of its first and last tenth of steps, tokens read (in all epochs), cost.
 
     `peak_memory_bytes` is the device's on a GPU, else the highest resident size the process ever had.
     """
@@ -49,26 +49,30 @@ def train_lora(
     base: str,
     progress: Progress | None = None,
     start: Path | None = None,
+    afford: Callable[[int], None] | None = None,
 ) -> TrainResult:
     """Train an adapter for the transformers model in `folder`, whose identity is `base`, and write it to the new folder `out`.
 
     It starts from the base, or from the adapter in `start`. The same arguments give the same adapter on the same machine.
-    `out` appears when it is complete. `progress` is called after each optimiser step with step, steps and mean loss.
+    `out` appears when it is complete. `afford` is called before the first step with the tokens that all epochs will see, and
+    may refuse them by raising. `progress` is called after each optimiser step with step, steps and mean loss.
     Raises AgentevolveError when `out` exists, nothing is left to learn, or `start` does not fit.
     """
     adapter.llama_config(folder)
     origin = adapter.check_start(start, base, settings) if start else None
-    with _scratch(out) as scratch, quiet():
+    with unfinished(out) as scratch, quiet():
         model, tokenizer = load_base(folder)
         rows = fit(render_all(examples, tokenizer, settings.objective), settings.max_length)
         if not rows:
             raise AgentevolveError(f"nothing to learn in {len(examples)} examples cut to {settings.max_length} tokens")
+        if afford:
+            afford(_tokens(rows, settings))
         trainer = build_trainer(model, tokenizer, rows, scratch, settings, seed)
         if start:
             adapter.load_weights(trainer.model, start)
         if settings.objective != "sft":
             trainer.refer()
-        result = _run(trainer, rows, settings.epochs, progress)
+        result = _run(trainer, rows, settings, progress)
         adapter.save_weights(trainer.model, scratch, base)
         adapter.export_gguf(scratch, folder)
         adapter.write_rows(examples, scratch)
@@ -97,7 +101,13 @@ def _dtype() -> str:
     return "bfloat16" if fast else "float32"
 
 
-def _run(trainer: Any, rows: Sequence[Row], epochs: int, progress: Progress | None) -> TrainResult:
+def _tokens(rows: Sequence[Row], settings: LoraSettings) -> int:
+    """The tokens that a training reads: every row in every epoch, and what a preference or a divergence compares it with."""
+    reads = settings.epochs * (2 if settings.kl else 1) + (settings.objective != "sft")
+    return reads * sum(len(row.ids) + len(row.other_ids) for row in rows)
+
+
+def _run(trainer: Any, rows: Sequence[Row], settings: LoraSettings, progress: Progress | None) -> TrainResult:
     trainer.add_callback(_callback(progress))
     began = time.perf_counter()
     trainer.train()
@@ -105,8 +115,8 @@ def _run(trainer: Any, rows: Sequence[Row], epochs: int, progress: Progress | No
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     tenth = math.ceil(len(losses) / 10)
     first, last = sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
-    tokens = epochs * sum(len(row.ids) for row in rows)
-    labelled = epochs * sum(label != IGNORED for row in rows for label in row.labels)
+    tokens = _tokens(rows, settings)
+    labelled = settings.epochs * sum(label != IGNORED for row in rows for label in row.labels)
     return TrainResult(first, last, tokens, labelled, len(losses), seconds, peak_memory())
 
 
@@ -156,7 +166,7 @@ def peak_memory() -> int:
 
 
 @contextlib.contextmanager
-def _scratch(out: Path) -> Iterator[Path]:
+def unfinished(out: Path) -> Iterator[Path]:
     """A new folder beside `out` that becomes `out` when all went well, and is gone otherwise."""
     if out.exists():
         raise AgentevolveError(f"{out}: exists already; an adapter is never overwritten")

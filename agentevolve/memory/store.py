@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from agentevolve.memory.embed import Vectors
     from agentevolve.memory.index import Index
 
 
@@ -64,6 +65,10 @@ class EntryMemory:
         index, vector = self._ready(), self._embedder.embed([query])[0]
         found = [hit for shelf in self._ledger.shelves() for hit in self._nearest(index, shelf, vector, k, None)]
         return sorted(found, key=_nearest_first)[:k]
+
+    def vectors(self, texts: Sequence[str]) -> Vectors:
+        """`texts` as the memory's embedding model sees them: unit vectors, shape (len(texts), dim); products are cosines."""
+        return self._embedder.embed(texts)
 
     def stats(self) -> dict[str, Any]:
         """Counts by kind, env and round, the retired ones, the embedding model, and the folder's size in bytes."""

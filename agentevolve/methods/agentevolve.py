@@ -2,7 +2,8 @@
 
 Acquire: k warm attempts at each task. Refine: best-of-k by fewest turns (rejection sampling as in RFT, 2308.01825, and
 ReST-EM, 2312.06585), and reflections on tasks that no attempt solved (Reflexion, 2303.11366). Update: the kept attempts
-become demos in memory *and* rows to fine-tune on, from the base, over all rounds so far (AgentEvol, 2406.04151).
+become demos in memory *and* rows to fine-tune on, from the base, over all rounds so far (AgentEvol, 2406.04151). What the
+weights in place have absorbed, so that they solve its task without memory, retires from the context.
 
 Cells (ours): solution evolution, interactive; feedback, environment; filtering, metric-based; correcting, critique-based;
 in weights, replay; in context, external memory.
@@ -20,7 +21,7 @@ from agentevolve.records import Task
 from agentevolve.refine import best, demos, reflect, unsolved
 from agentevolve.rollout import rollout
 from agentevolve.run import Run
-from agentevolve.update import examples, finetune, remember
+from agentevolve.update import absorbed, examples, finetune, remember
 
 
 def agentevolve(
@@ -33,6 +34,8 @@ def agentevolve(
     temperature: float = 1.0,
     per_task: Count = 1,
     max_turns: Count | None = None,
+    every: Count = 1,
+    absorb: Count = 1,
     reflections: Count = 8,
     rows: Count = 200,
     keep_memory: bool = False,
@@ -41,14 +44,19 @@ def agentevolve(
     """One round: the candidate that learnt from `policy`'s attempts at `tasks`, `samples` each.
 
     `epsilon` lists one value a round (the last one stays): a first round at 1.0 explores at random and asks no model at all.
-    At most `per_task` solutions of at most `max_turns` turns are kept, and at most `rows` trained on.
+    At most `per_task` solutions of at most `max_turns` turns are kept, and at most `rows` trained on, in every `every`th round
+    (0: never). From the second round on `absorb` attempts without memory say whether the weights have absorbed a task (0: none).
     """
     explorer = policy.using(epsilon=epsilon[min(run.round, len(epsilon)) - 1], temperature=temperature)
     attempts = rollout(explorer, tasks, run, phase=f"{run.round}/acquire", samples=samples)
 
+    known = absorbed(policy, run, attempts=absorb)
     shortest = functools.partial(best, per_task=per_task, max_turns=max_turns)
+    shown = [one for one in shortest(attempts) if one.task.id not in known]
     lost = unsolved(attempts)[:reflections]
-    candidate = remember(policy, demos(shortest(attempts), run.round) + reflect(lost, policy, run), run)
+    candidate = remember(policy, demos(shown, run.round) + reflect(lost, policy, run), run)
 
+    if not every or run.round % every:
+        return candidate
     learnt = examples(shortest(run.acquired()), keep_memory=keep_memory)[:rows]
     return finetune(candidate, learnt, run, f"round-{run.round}", lora)

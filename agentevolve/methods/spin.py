@@ -16,7 +16,7 @@ from agentevolve.records import Task
 from agentevolve.refine import Pair, differing, learnable
 from agentevolve.rollout import rollout
 from agentevolve.run import Run
-from agentevolve.update import finetune, preferences
+from agentevolve.update import finetune, mixed, preferences
 
 PREFER = LoraSettings(objective="dpo", beta=0.1, learning_rate=5e-5, epochs=3)
 
@@ -25,7 +25,7 @@ def spin(policy: Policy, tasks: Sequence[Task], run: Run, *, expert: str = "orac
     """The `expert`'s attempt is preferred to the policy's own, whatever its reward; the next adapter goes on from this one."""
     taught(policy, tasks, run, expert)
     rollout(policy, tasks, run, phase=f"{run.round}/acquire/own")
-    lived = learnable(run.acquired(*range(max(1, run.round - 1), run.round + 1)))
+    lived = learnable(mixed(run, "window", window=2))
     gold = {one.task.id: one for one in lived if one.policy.model == expert}
     pairs = [Pair(gold[one.task.id], one) for one in lived if one.phase.endswith("/own") and one.task.id in gold]
     return finetune(policy, preferences(differing(pairs)), run, f"round-{run.round}", lora, start=policy.adapter)

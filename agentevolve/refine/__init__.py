@@ -1,34 +1,57 @@
 """Phase 2, refine: from what was lived through to what is worth keeping (survey 2404.14387, section 5)."""
 
+from agentevolve.refine.censor import censor, topics, underserved
+from agentevolve.refine.curate import curated
 from agentevolve.refine.filters import agreement, best, cap, keep, learnable, shortest, split, unsolved
+from agentevolve.refine.guides import guidelines
 from agentevolve.refine.judge import judge
 from agentevolve.refine.lessons import abstracted, cases, critique, demos, entry, reflect
+from agentevolve.refine.nearness import distinct, vectors
 from agentevolve.refine.pairs import Pair, against, best_worst, differing, divergence
+from agentevolve.refine.playbook import added, reflections, tagged, trusted
 from agentevolve.refine.rules import Edit, insights, read_edits, voted
+from agentevolve.refine.skills import corrected, verified
+from agentevolve.refine.worth import counted, helpful, recent
 
 __all__ = [
     "Edit",
     "Pair",
     "abstracted",
+    "added",
     "against",
     "agreement",
     "best",
     "best_worst",
     "cap",
     "cases",
+    "censor",
+    "corrected",
+    "counted",
     "critique",
+    "curated",
     "demos",
     "differing",
+    "distinct",
     "divergence",
     "entry",
+    "guidelines",
+    "helpful",
     "insights",
     "judge",
     "keep",
     "learnable",
     "read_edits",
+    "recent",
     "reflect",
+    "reflections",
     "shortest",
     "split",
+    "tagged",
+    "topics",
+    "trusted",
+    "underserved",
     "unsolved",
+    "vectors",
+    "verified",
     "voted",
 ]

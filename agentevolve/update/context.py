@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 
-from agentevolve.memory import EntryMemory, open_memory
+from agentevolve.memory import EntryMemory, embedded_tokens, open_memory
 from agentevolve.policy import Policy
-from agentevolve.records import Entry, Kind
+from agentevolve.records import Entry, Kind, Usage
 from agentevolve.run import Run
 
 
@@ -21,12 +23,31 @@ def remember(policy: Policy, entries: Sequence[Entry], run: Run) -> Policy:
     """The policy with `entries` in the run's memory, recalling everything up to the round under way."""
     memory = memory_of(run)
     memory.add(entries)
+    if entries:
+        ids = hashlib.sha256(json.dumps([entry.id for entry in entries]).encode()).hexdigest()[:12]
+        run.spend(f"embed/{ids}", Usage(embedded_tokens=embedded_tokens(*{entry.key for entry in entries})))
     return policy.using(memory=str(memory.folder), as_of=run.round)
 
 
 def remembered(run: Run, kind: Kind, env: str | None = None) -> list[Entry]:
     """The entries of a kind that are there as of the round under way, oldest first."""
     return memory_of(run).entries(run.round, kind, env)
+
+
+def before(run: Run, kind: Kind) -> list[Entry]:
+    """The entries of a kind as the round under way found them, oldest first: also when a killed round is run again."""
+    return memory_of(run).entries(run.round - 1, kind)
+
+
+def replace(policy: Policy, old: Sequence[Entry], new: Sequence[Entry], run: Run, why: str) -> Policy:
+    """As `remember`, with `old` retired, whatever else there is.
+
+    It says itself what goes, so that a round may do it several times, and a killed round do it again, with the same result.
+    """
+    policy = remember(policy, new, run)
+    for entry in old:
+        memory_of(run).retire(entry.id, run.round, why)
+    return policy
 
 
 def rewrite(policy: Policy, entries: Sequence[Entry], run: Run, kind: Kind, why: str) -> Policy:

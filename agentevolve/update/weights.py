@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agentevolve.local import catalog
@@ -13,7 +13,7 @@ from agentevolve.policy import Policy
 from agentevolve.progress import progress
 from agentevolve.prompting import conversation
 from agentevolve.protocols import AgentevolveError
-from agentevolve.records import Example, Trajectory
+from agentevolve.records import Example, Trajectory, Usage
 from agentevolve.refine import Pair, keep, learnable
 from agentevolve.run import Run
 
@@ -58,9 +58,7 @@ def finetune(
     if not rows:
         return policy
     out = run.folder / "adapters" / name
-    if out.exists():
-        read_adapter(out)
-    else:
+    if not out.exists():
         fit(
             local_base(policy.model),
             rows,
@@ -70,7 +68,10 @@ def finetune(
             quiet=run.quiet,
             threads=policy.threads,
             start=Path(start) if start else None,
+            afford=run.budget.afford,
         )
+    made = read_adapter(out)
+    run.spend(f"train/{name}", Usage(trained_tokens=made.tokens, seconds=made.seconds))
     return policy.using(adapter=str(out))
 
 
@@ -84,10 +85,12 @@ def fit(
     quiet: bool,
     threads: int | None,
     start: Path | None = None,
+    afford: Callable[[int], None] | None = None,
 ) -> None:
     """Train an adapter of `base` on `rows` into the new folder `out`, on `threads` threads (None: all cores).
 
-    It starts from the base, or from the adapter in `start`.
+    It starts from the base, or from the adapter in `start`. `afford` is told, before the first step, how many tokens the
+    training is going to see; what it raises stops it.
     """
     import torch
 
@@ -104,6 +107,7 @@ def fit(
             seed=seed,
             base=base.identity,
             start=start,
+            afford=afford,
             progress=lambda _, __, loss: advance(f"loss {loss:.2f}"),
         )
 
