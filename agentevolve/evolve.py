@@ -87,7 +87,7 @@ def check_method(name: str, settings: Mapping[str, Any], model: str) -> None:
         if "feeds" in signature(load_method(feeds, {})).parameters:
             raise AgentevolveError(f"the method {name!r} cannot feed {feeds!r}, which feeds another itself")
         check_method(feeds, asked.get("feeding") or {}, model)
-    trains = any(isinstance(value, LoraSettings) for value in asked.values()) and asked.get("rows") != 0
+    trains = any(isinstance(value, LoraSettings) for value in asked.values()) and 0 not in (asked.get("rows"), asked.get("every"))
     if trains and not model.startswith("local/"):
         how = ": settings.rows=0 leaves the weights as they are" if "rows" in asked else ""
         raise AgentevolveError(f"the method {name!r} fine-tunes, but {model!r} is not a local model{how}")

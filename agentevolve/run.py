@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from agentevolve.budget import Budget
 from agentevolve.journal import Journal
 from agentevolve.protocols import AgentevolveError
-from agentevolve.records import PolicyStamp, Task, Trajectory, Usage
+from agentevolve.records import SPLITS, PolicyStamp, Task, Trajectory, Usage
 
 Part = TypeVar("Part")
 JOURNAL = "journal.jsonl"
@@ -31,7 +31,9 @@ SPENT = "spent/"  # the facts that say what anything else has cost
 
 
 def _phase(name: str) -> str:
-    return "acquire" if name.split("/")[1:2] == ["acquire"] else "evaluate"
+    """Whether an attempt was made to measure (of a run of one policy, or on a split) or to learn, by its phase or id."""
+    first = name.split("/")[:2]
+    return "evaluate" if first[0] == "run" or any(part in SPLITS for part in first) else "acquire"
 
 
 def identity(task: Task) -> str:

@@ -36,5 +36,5 @@ def test_methods_are_short():
 
 def test_an_unknown_method_lists_the_known_ones():
     assert [one.name for one in all_methods()] == methods()
-    with pytest.raises(AgentevolveError, match="unknown method 'rtf'; known: agent_evol, "):
+    with pytest.raises(AgentevolveError, match="unknown method 'rtf'; known: ace, "):
         described("rtf")

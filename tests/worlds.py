@@ -154,8 +154,9 @@ class Metered:
         self._before()
         with self._run.budget.reserve(10, 0.0) as book:
             reply = self._model.complete(messages, **asked)
-            book(reply.usage.model_copy(update={"prompt_tokens": 9, "completion_tokens": 1}))
-        return reply
+            usage = reply.usage.model_copy(update={"prompt_tokens": 9, "completion_tokens": 1})
+            book(usage)
+        return reply._replace(usage=usage)
 
     def close(self) -> None:
         pass

@@ -22,7 +22,7 @@ from agentevolve.update import before, memory_of, remember, rewrite
 
 
 def ace(policy: Policy, tasks: Sequence[Task], run: Run, *, alike: Share = 0.9) -> Policy:
-    """Attempt with the playbook in view, reflect and tag its bullets, add what it lacks unless it is `alike`, drop the harmful."""
+    """Attempt with the playbook in view, tag its bullets, add what it lacks and has nothing `alike` of, drop the harmful."""
     recall = policy.recall.model_copy(update={"whole": ("insight",), "own": {}, "nearest": {}})
     bullets, policy = before(run, "insight"), remember(policy.using(recall=recall), [], run)
     attempts = rollout(policy, tasks, run, phase=f"{run.round}/acquire")

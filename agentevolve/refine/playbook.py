@@ -39,9 +39,7 @@ def recalled(attempt: Trajectory, bullets: Sequence[Entry]) -> list[Entry]:
     return [known[id] for id in attempt.recalled if id in known]
 
 
-def tagged(
-    bullets: Sequence[Entry], attempts: Sequence[Trajectory], said: Mapping[str, str], round: int
-) -> list[Entry]:
+def tagged(bullets: Sequence[Entry], attempts: Sequence[Trajectory], said: Mapping[str, str], round: int) -> list[Entry]:
     """The bullets with what was `said` of them added to their counts of `helpful` and `harmful`; the others stay as they are.
 
     A bullet is tagged by its number among those that the attempt recalled, at most once a tag and attempt; other numbers mean
@@ -67,9 +65,9 @@ def added(
     *,
     below: float = 0.9,
 ) -> list[Entry]:
-    """The bullets, and after them what the model adds for what was `said` of each attempt, without what is there `below` a cosine.
+    """The bullets, and after them what the model adds because of what was `said` of each attempt.
 
-    Whatever else it wants done to the bullets is not.
+    What is not `below` this cosine to a bullet is there already; whatever else the model wants done to the bullets is not done.
     """
     held = list(bullets)
     for one in learnable(attempts):
@@ -85,7 +83,10 @@ def added(
 
 
 def trusted(bullets: Sequence[Entry], tokens: int) -> list[Entry]:
-    """Those that have not harmed more than helped, and of each environment as many as fit into `tokens`: the best, then the youngest."""
+    """Those that have not harmed more than helped, of each environment as many as fit into `tokens`.
+
+    The best by how often they helped less how often they harmed go first, then the youngest; the order stays.
+    """
     good = [bullet for bullet in bullets if _net(bullet) >= 0]
     room = dict.fromkeys((bullet.env for bullet in good), 4 * tokens)
     kept = set()
