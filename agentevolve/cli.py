@@ -14,12 +14,17 @@ from agentevolve.protocols import AgentevolveError, BudgetExceeded
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from agentevolve.forecast import Forecast
+
 app = typer.Typer(invoke_without_command=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 memory_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 app.add_typer(memory_app, name="memory", help="Look into a memory: a run's folder or a memory folder.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only forecast attempts, tokens, dollars and time, from a probe on three train tasks.")
+]
 
 
 @app.callback()
@@ -127,6 +132,7 @@ def evolve(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out; nothing finished is done again.")
     ] = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -145,6 +151,8 @@ def evolve(
     if resume and out is None:
         raise AgentevolveError("--resume needs --out RUN, the folder of the run to go on with")
     place = out or commands.new_folder(config.stem)
+    if dry_run:
+        return _show_forecast(commands.forecast_of(settings, place, quiet), place, as_json)
     evolved(settings, place, resume=resume, quiet=quiet)
     _report(place, as_json)
 
@@ -162,6 +170,7 @@ def compare(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the comparison in --out; methods, seeds and task sets may be added.")
     ] = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -178,12 +187,16 @@ def compare(
     settings = read_comparison(config, changes or [], method or [])
     if resume and out is None:
         raise AgentevolveError("--resume needs --out FOLDER, the comparison to go on with")
-    found = commands.compared(settings, out or commands.new_folder(config.stem), resume, quiet)
+    place = out or commands.new_folder(config.stem)
+    if dry_run:
+        return _show_forecast(commands.forecast_of(settings, place, quiet), place, as_json)
+    found = commands.compared(settings, place, resume, quiet)
     values = {"standings": commands.standing_values(found.rows), "cannot_be_concluded": found.caveats}
     sets = dict.fromkeys(row.tasks for row in found.rows)
     _show(values, as_json, lambda: [board([row for row in found.rows if row.tasks == name], name) for name in sets])
     if not as_json:
         print("What cannot be concluded:", *found.caveats, sep="\n- ")
+    _print_lines(commands.forecast_error(place))
     print("written:", *found.files, file=sys.stderr)
 
 
@@ -304,7 +317,20 @@ def _report(place: Path, as_json: bool) -> None:
     _show_reports(found.tables, as_json)
     for line in found.verdicts:
         print(line, file=sys.stderr if as_json else sys.stdout)
+    _print_lines(commands.forecast_error(place))
     print(f"picture: {found.draw()}", file=sys.stderr)
+
+
+def _show_forecast(found: Forecast, place: Path, as_json: bool) -> None:
+    from agentevolve import listing
+
+    _show(found.model_dump(mode="json"), as_json, lambda: listing.forecast(found))
+    print(f"kept: its error is told when the run in {place} is done (--out {place})", file=sys.stderr)
+
+
+def _print_lines(lines: list[str]) -> None:
+    for line in lines:
+        print(line, file=sys.stderr)
 
 
 def _show_reports(tables: dict[str, Any], as_json: bool) -> None:

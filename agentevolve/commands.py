@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agentevolve.compare import compare
-from agentevolve.config import Comparison
+from agentevolve.config import Comparison, Config
 from agentevolve.evaluate import (
     Standing,
     caveats,
@@ -21,6 +21,7 @@ from agentevolve.evaluate import (
     standings,
     to_csv,
 )
+from agentevolve.forecast import FILE, PROBES, Forecast, error_of, forecast_comparison, forecast_evolution
 from agentevolve.load import load_task_set, ready, tasks_of
 from agentevolve.local.adapter import check_base
 from agentevolve.local.train import LoraSettings
@@ -196,6 +197,21 @@ def compared(config: Comparison, place: Path, resume: bool, quiet: bool) -> Comp
     unit = next(name for name, value in config.budget.model_dump().items() if value is not None)
     picture = curves(rows, place / "curves.png", unit=unit)
     return Compared(rows, said, [*(place / name for name in texts), picture])
+
+
+def forecast_of(config: Config | Comparison, place: Path, quiet: bool) -> Forecast:
+    """What it will cost, from a probe that is kept in `place`, a new or empty folder."""
+    if any(not child.name.startswith(".") for child in (place.iterdir() if place.exists() else ())):
+        raise AgentevolveError(f"{place}: not empty; a forecast is made before the run, in the folder that the run will have")
+    if isinstance(config, Config):
+        return forecast_evolution(config, place, quiet=quiet)
+    return forecast_comparison(config, place, quiet=quiet)
+
+
+def forecast_error(place: Path) -> list[str]:
+    """How far off the forecast for the run or comparison at `place` was, if there was one."""
+    folders = sorted(path.parent for path in place.rglob(JOURNAL) if PROBES not in path.parts)
+    return error_of(place, [Run(folder, quiet=True) for folder in folders]) if (place / FILE).is_file() else []
 
 
 def standing_values(rows: Sequence[Standing]) -> list[dict[str, Any]]:

@@ -45,6 +45,17 @@ def compare(config: Comparison, folder: Path, *, resume: bool = False, quiet: bo
 
     Raises AgentevolveError before anything is written for a comparison that cannot be run, or a folder that holds another.
     """
+    exercises = check_comparison(config)
+    _claim(config, folder, resume)
+    found = []
+    for of_set in exercises:
+        for seed, given in zip(config.seeds, of_set, strict=True):
+            found += _with_seed(config, folder / given.name / f"seed-{seed}", seed, given, quiet)
+    return found
+
+
+def check_comparison(config: Comparison) -> list[list[Exercise]]:
+    """What there is to do, by task set and seed; raises AgentevolveError for a comparison that cannot be run."""
     for name in (*config.tasks, *([config.guard] if config.guard else [])):
         ready(load_task_set(name))
     check_model(config.model, config.api_base)
@@ -52,13 +63,7 @@ def compare(config: Comparison, folder: Path, *, resume: bool = False, quiet: bo
         check_method(entrant.method, entrant.settings, config.model)
         if entrant.name == CONTROLS:
             raise AgentevolveError(f"methods: {CONTROLS!r} is the name of the control arms; give the method a label")
-    exercises = [[exercise(config, name, seed) for seed in config.seeds] for name in config.tasks]
-    _claim(config, folder, resume)
-    found = []
-    for of_set in exercises:
-        for seed, given in zip(config.seeds, of_set, strict=True):
-            found += _with_seed(config, folder / given.name / f"seed-{seed}", seed, given, quiet)
-    return found
+    return [[exercise(config, name, seed) for seed in config.seeds] for name in config.tasks]
 
 
 def exercise(config: Comparison, name: str, seed: int) -> Exercise:
@@ -138,7 +143,7 @@ def _learn(config: Comparison, entrant: Entrant, given: Exercise, run: Run) -> l
         with allowance.aside():
             arms.append(_measured("learnt", policy, given.held, run, str(number), config))
     with allowance.aside():
-        extra = _own_controls(base, policy)
+        extra = own_controls(base, policy)
         arms += [_measured(name, one, given.held, run, "end", config) for name, one in extra.items()]
         return arms + ([_measured("guard", policy, given.guard, run, "end", config)] if given.guard else [])
 
@@ -162,7 +167,7 @@ def _one_round(learn: Callable[[], Policy], run: Run, allowance: Allowance) -> P
     return policy if fits else None
 
 
-def _own_controls(base: Policy, policy: Policy) -> dict[str, Policy]:
+def own_controls(base: Policy, policy: Policy) -> dict[str, Policy]:
     """What tells where a learnt policy's gain comes from: other entries in its memory's place, and its weights alone."""
     found = {}
     if policy.memory and any([*policy.recall.own.values(), *policy.recall.nearest.values()]):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from agentevolve.evaluate.table import plain
+from agentevolve.forecast import Forecast, Spending
 from agentevolve.load import TaskSet, extra
 from agentevolve.records import Entry
 from agentevolve.survey import Method
@@ -46,6 +47,21 @@ def task_sets(sets: Sequence[TaskSet], *, detailed: bool) -> list[Table | Text]:
         ]
         made.append(_table(("setting", "value"), [(str(name), str(value)) for name, value in [*facts, *measured]]))
     return made
+
+
+def forecast(found: Forecast) -> list[Table | Text]:
+    """A row a method: expected attempts, tokens by phase, dollars and minutes; then their sum."""
+    total = found.total()
+    rows = [_spent(name, phases) for name, phases in found.methods.items()]
+    rows += [_spent("total", total)] if len(rows) > 1 else []
+    names = ("method", "attempts", *(f"{phase}, tokens" for phase in total), "tokens", "USD", "minutes")
+    return [_table(names, rows)]
+
+
+def _spent(name: str, phases: dict[str, Spending]) -> tuple[str, ...]:
+    total = sum(phases.values(), Spending())
+    tokens = [f"{one.tokens:,.0f}" for one in phases.values()]
+    return name, f"{total.attempts:,.0f}", *tokens, f"{total.tokens:,.0f}", f"{total.usd:.2f}", f"{total.seconds / 60:,.0f}"
 
 
 def models(rows: Sequence[dict[str, Any]]) -> list[Table | Text]:

@@ -25,12 +25,13 @@ from agentevolve.records import SPLITS, PolicyStamp, Task, Trajectory, Usage
 
 Part = TypeVar("Part")
 JOURNAL = "journal.jsonl"
+PHASES = ("acquire", "refine", "update", "evaluate")
 ASKED = "ask/"  # the facts that are answers of a model, with what they cost
 LOST = "lost/"  # the facts that say what a stopped attempt has cost
 SPENT = "spent/"  # the facts that say what anything else has cost
 
 
-def _phase(name: str) -> str:
+def phase_of(name: str) -> str:
     """Whether an attempt was made to measure (of a run of one policy, or on a split) or to learn, by its phase or id."""
     first = name.split("/")[:2]
     return "evaluate" if first[0] == "run" or any(part in SPLITS for part in first) else "acquire"
@@ -144,20 +145,20 @@ class Run:
 
     def costs(self) -> dict[str, Usage]:
         """What each phase has cost so far: acquire (attempts), refine (questions), update (training, embedding), evaluate."""
-        costs = dict.fromkeys(("acquire", "refine", "update", "evaluate"), Usage())
+        costs = dict.fromkeys(PHASES, Usage())
         for trajectory in self.trajectories.values():
-            costs[_phase(trajectory.phase)] += trajectory.usage
+            costs[phase_of(trajectory.phase)] += trajectory.usage
         for name, fact in self.facts.items():
             kind, _, rest = name.partition("/")
             if f"{kind}/" in (ASKED, LOST, SPENT) and "usage" in fact:
-                phase = {ASKED: "refine", SPENT: "update"}.get(f"{kind}/") or _phase(rest)
+                phase = {ASKED: "refine", SPENT: "update"}.get(f"{kind}/") or phase_of(rest)
                 costs[phase] += Usage.model_validate(fact["usage"])
         return costs
 
     def learning(self) -> tuple[int, Usage]:
         """How many attempts were made to learn from, and what learning has cost so far: everything but evaluation."""
         costs = self.costs()
-        episodes = sum(_phase(trajectory.phase) == "acquire" for trajectory in self.trajectories.values())
+        episodes = sum(phase_of(trajectory.phase) == "acquire" for trajectory in self.trajectories.values())
         return episodes, costs["acquire"] + costs["refine"] + costs["update"]
 
     def derive(self, *parts: object) -> int:

@@ -37,6 +37,7 @@ LAYERS = (
     ("methods",),
     ("evolve", "survey"),
     ("compare",),
+    ("forecast",),
     ("listing",),
     ("commands",),
     ("cli",),
