@@ -14,7 +14,7 @@ from agentevolve.policy import Count, Policy
 from agentevolve.records import Task
 from agentevolve.refine import best_worst, demos, insights, keep
 from agentevolve.run import Run
-from agentevolve.update import remember, remembered, rewrite
+from agentevolve.update import before, remember, rewrite
 
 
 def expel(
@@ -32,8 +32,8 @@ def expel(
     lived = run.acquired(run.round)
     solved = keep(lived)
     batches = [solved[start : start + batch] for start in range(0, len(solved), batch)]
-    before = remembered(run, "insight")
-    after = insights(best_worst(lived), batches, policy, run, before, most=rules)
+    rules_so_far = before(run, "insight")
+    after = insights(best_worst(lived), batches, policy, run, rules_so_far, most=rules)
     policy = rewrite(policy, after, run, "insight", "outvoted or reworded")
     recall = policy.recall.model_copy(update={"whole": ("insight",), "own": {}, "nearest": {"demo": nearest}})
     return remember(policy, demos(solved, run.round), run).using(recall=recall)
