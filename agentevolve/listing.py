@@ -89,6 +89,7 @@ def methods(found: Sequence[Method]) -> list[Table | Text]:
 def method(one: Method) -> list[Table | Text]:
     """One method whole."""
     rows = [("what it does", one.about), ("a round", one.steps), ("cells (the survey's)", "; ".join(one.survey) or "–")]
+    rows += [("cost", one.cost), ("operators", ", ".join(one.operators))]
     rows += [("cells (ours)", "; ".join(one.ours) or "–"), ("deviations", one.deviations)]
     rows += [(f"settings.{name}", _clean(str(value))) for name, value in one.settings.items()]
     return [_table((one.name, ""), rows)]

@@ -1,13 +1,17 @@
 """The survey's map: its cells, and what the methods' files say of themselves."""
 
+import ast
 import importlib
 import inspect
+from pathlib import Path
 
 import pytest
 
 from agentevolve.load import methods
 from agentevolve.protocols import AgentevolveError
-from agentevolve.survey import CELLS, all_methods, described
+from agentevolve.survey import CELLS, all_methods, described, markdown
+
+PACKAGE = Path(inspect.getfile(markdown)).parent
 
 
 def test_the_survey_has_22_cells_and_every_named_operator_is_there():
@@ -25,6 +29,32 @@ def test_every_method_says_what_it_is(name):
     assert not set(one.survey) & set(one.ours)
     assert one.deviations.startswith("1. ")
     assert one.about and one.steps
+
+
+def test_every_cell_has_an_operator_and_a_method():
+    placed = {cell for one in all_methods() for cell in (*one.survey, *one.ours)}
+    assert [cell for cell, operators in CELLS.items() if not operators or cell not in placed] == []
+
+
+def test_the_page_of_methods_is_what_the_code_says():
+    page = (Path(__file__).parents[1] / "METHODS.md").read_text("utf-8")
+    assert page == markdown(), "python -m agentevolve.survey > METHODS.md"
+
+
+def test_a_method_s_cost_is_read_off_its_operators():
+    assert described("memento").cost == "asks for no text; trains nothing"
+    assert described("expel").asks == ("refine.insights", "refine.reflect")
+    assert described("gepa").asks == ("methods.gepa",)
+    assert described("tran").asks == ("refine.collective", "refine.if_then", "refine.unheard")
+    assert described("star").cost == "asks for no text; fine-tunes; sees the worlds' solutions"
+
+
+def test_operators_and_methods_are_short():
+    rooms = [PACKAGE / room for room in ("acquire", "refine", "update", "evaluate")]
+    for path in [path for room in rooms for path in room.glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 40, f"{path.name}: {node.name}"
 
 
 def test_methods_are_short():

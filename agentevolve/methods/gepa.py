@@ -1,6 +1,7 @@
 """GEPA: instructions that evolve by reflection on traces, with a Pareto front over tasks (Agrawal et al., 2507.19457).
 
-Cells (ours): feedback, environment; correcting, critique-based; filtering, metric-based; in context, working memory.
+Cells (ours): feedback, environment; correcting, critique-based; filtering, metric-based; in context, working memory;
+evaluation, quantitative.
 Deviations: 1. the algorithm is the authors' library, the reflecting model the policy's own. 2. the one evolved text is the
 policy's instructions, which follow the house rules. 3. feedback and Pareto set are drawn from the train tasks; where there are
 few they are the same. 4. a candidate's attempt at a task is made once: it is not sampled anew when the task comes again.
