@@ -118,7 +118,7 @@ def _compared(expected: Spending, spent: Spending) -> str:
     for name in Spending.model_fields:
         before, after = getattr(expected, name), getattr(spent, name)
         if before or after:
-            off = f"{100 * (before - after) / after:+.0f} %" if after else "not spent"
+            off = f"{round(100 * (before - after) / after):+d} %" if after else "not spent"
             form = ",.2f" if name == "usd" else ",.0f"
             shown.append(f"{before:{form}} {name} expected, {after:{form}} spent ({off})")
     return "; ".join(shown) or "nothing expected, nothing spent"

@@ -168,7 +168,7 @@ class Example(Record):
 
 
 class Difference(Record):
-    """A paired difference of mean success between two policies on the same tasks and seeds, with a 95% bootstrap interval."""
+    """A paired difference of mean success between two policies on the same tasks and seeds, with a 95% interval over tasks."""
 
     mean: float
     low: float

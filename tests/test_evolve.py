@@ -150,7 +150,7 @@ def test_a_run_is_neither_overwritten_nor_mixed_with_another(tmp_path):
             "method 'agentevolve': samples: Input should be greater than or equal to 0, not -1",
         ),
         ({"settings": {"lora": {"rank": 0}}}, "method 'agentevolve': lora.rank: "),
-        ({"method": "agentevolv"}, "unknown method 'agentevolv'; known: agent_evol, agentevolve, "),
+        ({"method": "agentevolv"}, "unknown method 'agentevolv'; known: ace, agent_evol, agentevolve, "),
         ({"method": "worlds:nothing"}, "'worlds:nothing': there is no 'nothing' in worlds"),
         ({"val": {"tasks": 0}}, "val.tasks is 0"),
     ],

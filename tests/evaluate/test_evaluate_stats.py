@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from agentevolve.evaluate import paired, pooled, pooled_report, report, wilson
-from agentevolve.evaluate.stats import bootstrap
+from agentevolve.evaluate import holm, paired, pass_at, pooled, pooled_report, report, sign_flip, wilson
+from agentevolve.evaluate.stats import student
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import PolicyStamp, Task, Trajectory, Turn, Usage
 
@@ -48,11 +48,59 @@ def test_wilson_covers_nominally(share: float):
     assert 0.93 <= covered.mean() <= 0.97
 
 
-def test_the_bootstrap_covers_nominally():
+@pytest.mark.parametrize("tasks", [30, 100])
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize(("before", "after"), [(0.2, 0.2), (0.2, 0.5), (0.1, 0.7)])
+def test_the_paired_interval_covers_nominally(tasks, seeds, before, after):
+    """Tasks of different difficulty, attempted by both arms with each seed: the interval over task means holds the truth."""
+    rng, easy = np.random.default_rng(0), np.random.default_rng(1).normal(size=200_000)
+
+    def chances(share, difficulty):
+        return 1 / (1 + np.exp(-(np.log(share / (1 - share)) + difficulty)))
+
+    truth = np.mean(chances(after, easy) - chances(before, easy))
+    covered = []
+    for _ in range(2000):
+        difficulty = rng.normal(size=tasks)
+        solved = [rng.random((seeds, tasks)) < chances(share, difficulty) for share in (before, after)]
+        low, high = student(list(solved[1].mean(0) - solved[0].mean(0)))
+        covered.append(low <= truth <= high)
+    assert 0.93 <= np.mean(covered) <= 0.97
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4])
+def test_the_permutation_test_rejects_nominally_where_nothing_differs(share):
+    """Under no difference one in twenty is called one at the 5% level."""
     rng = np.random.default_rng(0)
-    worlds = rng.choice([-1.0, 0.0, 1.0], p=[0.1, 0.6, 0.3], size=(400, 60))  # differences of single attempts at 60 tasks
-    covered = [low <= 0.2 <= high for low, high in map(bootstrap, worlds)]
-    assert 0.92 <= np.mean(covered) <= 0.97
+    found = []
+    for number in range(200):
+        a, b = (arm(list((rng.random(30) < share).astype(float))) for _ in range(2))
+        found.append(sign_flip([(a, b)], number) < 0.05)
+    assert np.mean(found) <= 0.09
+
+
+def test_the_permutation_test_against_every_sign():
+    a, b = arm([0, 0, 0, 0, 1.0]), arm([1.0, 1.0, 1.0, 1.0, 1.0])
+    assert sign_flip([(a, b)]) == pytest.approx(2 / 16)  # of the 16 ways to flip four differences, two are as far off
+    assert sign_flip([(a, a)]) == 1.0
+    assert sign_flip([(a[:1], b[:1])]) == 1.0
+
+
+def test_holm_by_hand():
+    # by hand: in the order of their size 4 x .005, 3 x .01, 2 x .03, 1 x .04, none below the one before
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_pass_at_k_and_pass_to_the_k():
+    attempts = [attempt("t0", reward, sample=n) for n, reward in enumerate([1.0, 0.0, 0.0, 1.0])]
+    attempts += [attempt("t1", 0.0, sample=n) for n in range(4)]
+    assert pass_at(1, attempts) == (0.25, 0.25)
+    assert pass_at(2, attempts) == (pytest.approx((1 - 1 / 6) / 2), pytest.approx(1 / 6 / 2))
+    assert pass_at(4, attempts) == (0.5, 0.0)
+    with pytest.raises(AgentevolveError, match="pass@5 needs 5 attempts at each task"):
+        pass_at(5, attempts)
 
 
 def test_the_paired_difference_is_after_minus_before():
