@@ -147,7 +147,7 @@ def load_method(name: str, settings: Mapping[str, Any]) -> functools.partial[Any
     else:
         raise AgentevolveError(f"unknown method {name!r}; known: {', '.join(methods())}; or package.module:function")
     hints = get_type_hints(method, include_extras=True)
-    known = {one.name: hints[one.name] for one in signature(method).parameters.values() if one.kind is one.KEYWORD_ONLY}
+    known = {one.name: hints.get(one.name, Any) for one in signature(method).parameters.values() if one.kind is one.KEYWORD_ONLY}
     values = {}
     for setting, value in settings.items():
         if setting not in known:

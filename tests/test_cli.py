@@ -29,6 +29,15 @@ settings: {samples: 2, epsilon: [1.0], reflections: 0, rows: 0}
 val: {tasks: 4}
 arms: [random, oracle, base]
 """
+COMPARISON = """\
+tasks: corridor.yaml
+model: random
+train: {tasks: 3}
+held: {tasks: 4}
+recall: {nearest: {}}
+budget: {episodes: 20}
+methods: [memento]
+"""
 
 
 @pytest.fixture
@@ -116,6 +125,14 @@ def test_a_broken_task_set_is_one_line(ask, tmp_path, name):
         (("evolve", "evolve.yaml", "model=nobody/x"), "unknown model 'nobody/x'"),
         (("evolve", "evolve.yaml", "val.tasks=-1"), "val.tasks: "),
         (("evolve", "evolve.yaml", "--resume"), "--resume needs --out"),
+        (("compare", "none.yaml"), "none.yaml: cannot be read"),
+        (("compare", "compare.yaml", "budget.tokens=0"), "budget.tokens: "),
+        (("compare", "compare.yaml", "--method", "nobody"), "unknown method 'nobody'; known: "),
+        (("compare", "compare.yaml", "--method", "memento"), "methods: two are called memento; give one a label"),
+        (("compare", "compare.yaml", "--method", "nowhere:nothing"), "there is no module 'nowhere'"),
+        (("compare", "compare.yaml", "tasks=coinn"), "unknown task set 'coinn'"),
+        (("compare", "compare.yaml", "--resume"), "--resume needs --out"),
+        (("compare", "compare.yaml", "--dry-run", "--out", "."), "not empty"),
         (("report", "."), "not a run"),
         (("memory", "list", "."), "neither a memory folder nor a run with one"),
         (("memory", "stats", "none"), "neither a memory folder nor a run with one"),
@@ -126,6 +143,7 @@ def test_a_broken_task_set_is_one_line(ask, tmp_path, name):
 def test_a_mistake_is_one_line_and_leaves_nothing_behind(ask, tmp_path, words, said):
     task_file(tmp_path)
     (tmp_path / "evolve.yaml").write_text(CONFIG)
+    (tmp_path / "compare.yaml").write_text(COMPARISON)
     assert said in refused(ask, tmp_path, *words)
 
 
@@ -214,6 +232,37 @@ def test_evolve_draws_its_picture_and_a_run_of_one_policy_is_not_mixed_into_it(a
     journal = (tmp_path / "r" / JOURNAL).read_bytes()
     assert ask("evolve", "evolve.yaml", "--out", "r", "--resume", "--quiet", "--json")[0] == 0
     assert (tmp_path / "r" / JOURNAL).read_bytes() == journal
+
+
+def test_compare_prints_who_is_better_and_writes_its_files(ask, tmp_path, monkeypatch):
+    task_file(tmp_path, length=2)
+    (tmp_path / "compare.yaml").write_text(COMPARISON.replace("[memento]", "[{method: 'my_method:shortest_demos', label: once}]"))
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "examples"))
+    words = ("compare", "compare.yaml", "--method", "my_method:shortest_demos", "--quiet", "--out", "c")
+    code, out, err = ask(*words, "--dry-run")
+    assert code == 0 and "controls" in out and "minutes" in out
+    code, out, err = ask(*words)
+    assert code == 0
+    assert "shortest_demos" in out and "What cannot be concluded:" in out
+    assert "forecast, acquire: " in err
+    assert err.splitlines()[-1] == "written: c/table.md c/results.csv c/results.json c/curves.png"
+    assert "--resume" in refused(ask, tmp_path, *words)
+    before = tree(tmp_path / "c")
+    code, out, err = ask(*words, "--resume", "--json")
+    values = json.loads(out)
+    assert [row["method"] for row in values["standings"]] == ["no learning", "random", "oracle", "once", "shortest_demos"]
+    assert tree(tmp_path / "c") == before
+
+
+def test_a_forecast_of_an_evolution_is_kept_and_its_error_told(ask, tmp_path):
+    task_file(tmp_path)
+    (tmp_path / "evolve.yaml").write_text(CONFIG)
+    code, out, err = ask("evolve", "evolve.yaml", "--dry-run", "--out", "r", "--quiet", "--json")
+    assert code == 0
+    assert json.loads(out)["methods"]["agentevolve"]["acquire"]["attempts"] == 8
+    assert not (tmp_path / "r" / JOURNAL).exists()
+    code, out, err = ask("evolve", "evolve.yaml", "--out", "r", "--quiet")
+    assert "forecast, acquire: 8 attempts expected, 8 spent (+0 %)" in err
 
 
 def test_a_run_without_measurements_has_nothing_to_report(ask, tmp_path):
