@@ -24,7 +24,7 @@ from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError, BudgetExceeded
 from agentevolve.records import Task, Trajectory, Usage
 from agentevolve.rollout import ORACLE, rollout
-from agentevolve.run import Run, derived, identity
+from agentevolve.run import ASKED, SPENT, Run, derived, identity, phase_of
 
 CONFIG = "comparison.yaml"
 CONTROLS = "controls"
@@ -102,7 +102,7 @@ def _with_seed(config: Comparison, place: Path, seed: int, given: Exercise, quie
 
     def within(name: str, do: Callable[[Run], list[Arm]]) -> Learnt:
         run = Run(place / name, seed=seed, workers=config.workers, quiet=quiet)
-        run.held_out = frozenset(identity(task) for task in given.held)
+        run.held_out = frozenset(map(identity, given.held + given.guard))
         for other in done:
             run.borrow(other)
         try:
@@ -184,18 +184,27 @@ def _measured(name: str, policy: Policy, tasks: Sequence[Task], run: Run, when: 
 
 
 def _rounds(run: Run) -> list[tuple[int, Usage]]:
-    """For each round that counts the attempts and the cost of learning up to its end."""
-    facts = [run.facts[name] for name in sorted(run.facts, key=_number) if name.startswith("round ")]
-    return [(fact["episodes"], Usage.model_validate(fact["usage"])) for fact in facts if not fact["unfit"]]
+    """For each round that counts the attempts and the cost of learning up to its end; its seconds are those on the clock."""
+    found, waited = [], 0.0
+    for name, fact in run.facts.items():  # in the order in which they were journalled
+        if name.startswith((ASKED, SPENT)) and "usage" in fact:
+            waited += fact["usage"]["seconds"]
+        elif name.startswith("round ") and not fact["unfit"]:
+            last = int(name.removeprefix("round "))
+            made = [one.seconds for one in run.trajectories.values() if _learnt_by(one, last)]
+            cost = Usage.model_validate(fact["usage"])
+            found.append((fact["episodes"], cost.model_copy(update={"seconds": waited + sum(made) / run.workers})))
+    return found
 
 
-def _number(name: str) -> int:
-    return int(name.removeprefix("round ")) if name.startswith("round ") else 0
+def _learnt_by(attempt: Trajectory, last: int) -> bool:
+    number = attempt.phase.partition("/")[0]
+    return phase_of(attempt.phase) == "acquire" and number.isdigit() and int(number) <= last
 
 
 def _taught(run: Run) -> bool:
     """Whether the method has seen solutions that the worlds gave, not the model: an oracle's attempt, or its plan as a hint."""
-    return any(one.phase.split("/")[1:2] == ["acquire"] and _from_world(one) for one in run.trajectories.values())
+    return any(phase_of(one.phase) == "acquire" and _from_world(one) for one in run.trajectories.values())
 
 
 def _from_world(attempt: Trajectory) -> bool:

@@ -96,8 +96,8 @@ def markdown(rows: Sequence[Standing], caveats: Sequence[str], made_by: str) -> 
         parts.append("\n".join(lines + [_line(cells(row, shown)) for row in of_set]) + "\n")
     parts.append(
         "Success and differences in percent and points, with 95% intervals; differences are paired by task and seed. "
-        "`tokens` is the mean of a measured attempt; attempts, learning tokens and seconds are what learning cost, "
-        "a mean a seed. "
+        "`tokens` is the mean of a measured attempt; attempts, learning tokens and seconds (on the clock, with all workers busy) "
+        "are what learning cost, a mean a seed. "
         "`*`: saw solutions that the worlds gave.\n"
     )
     return "\n".join([*parts, "## What cannot be concluded\n", *(f"- {_escaped(line)}" for line in caveats)]) + "\n"

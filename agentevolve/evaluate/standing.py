@@ -57,8 +57,9 @@ class Standing(Record):
 
     `p` is of a paired permutation test over tasks, `p_holm` the same corrected for all methods and task sets of the comparison.
     `turns` and `tokens` are means an attempt when measured; `episodes`, `learning_tokens`, `usd` and `seconds` means a seed, of
-    learning up to the last round that counts. `rounds` is how many counted, by seed. `from_memory` is learnt minus shuffled
-    memory, `without_memory` the weights alone; `forgotten` the difference on the guard's tasks (below zero: forgotten).
+    learning up to the last round that counts, `seconds` on the clock with all workers busy. `rounds` is how many counted, by
+    seed. `from_memory` is learnt minus shuffled memory, `without_memory` the weights alone; `forgotten` the difference on the
+    guard's tasks (below zero: forgotten).
     """
 
     tasks: str

@@ -66,7 +66,7 @@ def train_lora(
         if not rows:
             raise AgentevolveError(f"nothing to learn in {len(examples)} examples cut to {settings.max_length} tokens")
         if afford:
-            afford(_tokens(rows, settings))
+            afford(read_tokens(rows, settings))
         trainer = build_trainer(model, tokenizer, rows, scratch, settings, seed)
         if start:
             adapter.load_weights(trainer.model, start)
@@ -101,7 +101,7 @@ def _dtype() -> str:
     return "bfloat16" if fast else "float32"
 
 
-def _tokens(rows: Sequence[Row], settings: LoraSettings) -> int:
+def read_tokens(rows: Sequence[Row], settings: LoraSettings) -> int:
     """The tokens that a training reads: every row in every epoch, and what a preference or a divergence compares it with."""
     reads = settings.epochs * (2 if settings.kl else 1) + (settings.objective != "sft")
     return reads * sum(len(row.ids) + len(row.other_ids) for row in rows)
@@ -115,7 +115,7 @@ def _run(trainer: Any, rows: Sequence[Row], settings: LoraSettings, progress: Pr
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     tenth = math.ceil(len(losses) / 10)
     first, last = sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
-    tokens = _tokens(rows, settings)
+    tokens = read_tokens(rows, settings)
     labelled = settings.epochs * sum(label != IGNORED for row in rows for label in row.labels)
     return TrainResult(first, last, tokens, labelled, len(losses), seconds, peak_memory())
 

@@ -1,8 +1,14 @@
 """Methods that change the weights: which attempts become rows, and what the rows say."""
 
+from pathlib import Path
+
+import pytest
 from worlds import lamp, learner, make_tasks, use_model, walker
 
+from agentevolve.budget import Allowance
 from agentevolve.local.adapter import LoraSettings, read_adapter, read_rows
+from agentevolve.local.rows import Row
+from agentevolve.local.train import read_tokens
 from agentevolve.methods.agent_evol import agent_evol
 from agentevolve.methods.eto import eto
 from agentevolve.methods.fireact import fireact
@@ -13,6 +19,7 @@ from agentevolve.methods.rft import rft
 from agentevolve.methods.self_rewarding import self_rewarding
 from agentevolve.methods.spin import spin
 from agentevolve.methods.star import star
+from agentevolve.protocols import BudgetExceeded
 
 QUICK = LoraSettings(rank=2, alpha=4, epochs=1)
 TASKS = make_tasks(4, length=2, limit=4)
@@ -24,6 +31,29 @@ def sources(rows) -> list[str]:
 
 def text(rows) -> str:
     return "\n".join(message.content for row in rows for message in (*row.prompt, *row.completion))
+
+
+def test_a_training_that_does_not_fit_the_budget_is_refused_before_its_first_step(house):
+    home = house(walker)
+    home.run.budget = Allowance(300)
+    with pytest.raises(BudgetExceeded):
+        fireact(home.policy, TASKS, home.run, lora=QUICK)
+    assert home.run.spent().trained_tokens == home.run.budget.spent.trained_tokens == 0
+    assert not [path for path in (home.run.folder / "adapters").glob("*") if path.is_dir()]
+    home.run.budget = Allowance(10**6)
+    learnt = fireact(home.policy, TASKS, home.run, lora=QUICK)
+    trained = read_adapter(Path(learnt.adapter)).tokens
+    assert trained > 300
+    assert home.run.costs()["update"].trained_tokens == home.run.budget.spent.trained_tokens == trained
+    home.run.budget = Allowance(0)
+    assert fireact(home.policy, TASKS, home.run, lora=QUICK) == learnt  # it is there and paid for
+
+
+@pytest.mark.parametrize(("epochs", "objective", "kl", "reads"), [(2, "sft", 0.0, 2), (2, "sft", 0.5, 4), (2, "dpo", 0.0, 3)])
+def test_what_a_training_reads_is_every_row_in_every_epoch_and_what_it_is_compared_with(epochs, objective, kl, reads):
+    rows = [Row([1, 2, 3], [2, 3, 4], other_ids=[5, 6] if objective == "dpo" else []), Row([1], [1])]
+    settings = LoraSettings(epochs=epochs, objective=objective, kl=kl)
+    assert read_tokens(rows, settings) == reads * (4 + (2 if objective == "dpo" else 0))
 
 
 def even(messages, choices) -> str:
