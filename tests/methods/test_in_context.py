@@ -75,6 +75,16 @@ def test_expel_s_rules_are_edited_by_contrasts_and_successes_and_all_shown(house
     assert "Walk on." not in context and "Walk to the right." not in context
 
 
+def test_a_killed_round_of_expel_is_run_again_from_the_rules_that_it_found(house):
+    edits = iter(["ADD: Look.", "EDIT 1: Look for the lamp.", "ADD: Walk on."])
+    home = house(lambda messages, choices: next(edits, "") if "Edit the list" in messages[-1].content else left(messages))
+    policy = expel(home.policy, make_tasks(6, length=2, limit=3), home.run, trials=1, batch=1)
+    said, rules = dict(home.run.facts), entries(home, "insight")
+    assert {one.text: one.counts["votes"] for one in rules} == {"Look for the lamp.": 3, "Walk on.": 2}
+    assert expel(home.policy, make_tasks(6, length=2, limit=3), home.run, trials=1, batch=1) == policy
+    assert (home.run.facts, entries(home, "insight")) == (said, rules)
+
+
 def test_memento_keeps_what_was_lost_as_well_and_says_so(house):
     home = house(lambda messages, choices: left(messages))
     policy = memento(home.policy, TASKS, home.run, nearest=4)
