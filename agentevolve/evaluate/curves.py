@@ -21,7 +21,8 @@ PANEL = (1.75, 1.35)  # inches
 def curves(rows: Sequence[Standing], path: Path, *, unit: str) -> Path:
     """Draw each method's success against what learning has cost in `unit` (episodes, tokens or usd) into the PNG `path`.
 
-    A point is a finished round; the last has its 95% interval. The dashed line is no learning, the same in every panel.
+    A point is a round that every seed has finished; the last has its 95% interval, if it is every seed's last. The dashed line
+    is no learning, the same in every panel.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -55,10 +56,11 @@ def _panel(axes: Axes, row: Standing, base: float, unit: str) -> None:
     xs = [_cost(point, unit) for point in row.curve]
     axes.axhline(100 * base, color=INK, ls="--", lw=0.8)
     axes.plot(xs, [100 * point.success for point in row.curve], color=colour, marker="o", ms=3, lw=1.2)
-    if len(xs) > 1:
+    if set(row.rounds) == {len(xs) - 1} and len(xs) > 1:
         axes.vlines(xs[-1], 100 * row.low, 100 * row.high, color=colour, lw=1)
-    else:
-        axes.annotate("no round fitted", (0.5, 0.5), xycoords="axes fraction", ha="center", color=FAINT, fontsize=7)
+    elif len(xs) == 1:
+        said = "no round fitted" + (" with every seed" if any(row.rounds) else "")
+        axes.annotate(said, (0.5, 0.5), xycoords="axes fraction", ha="center", color=FAINT, fontsize=7)
     axes.set_ylim(-3, 103)
     axes.grid(axis="y")
 
