@@ -184,7 +184,7 @@ def compared(config: Comparison, place: Path, resume: bool, quiet: bool) -> Comp
     made_by = (
         f"Made by `agentevolve compare`: {config.model}, at most {config.rounds} rounds on {config.train.tasks} train tasks "
         f"within {budget} a method and seed; measured on {config.held.tasks} {config.split} tasks, "
-        f"{config.held.samples} attempts each; seeds {', '.join(map(str, config.seeds))}."
+        f"{config.held.samples} attempt{'s' * (config.held.samples > 1)} each; seeds {', '.join(map(str, config.seeds))}."
     )
     values = {"config": config.model_dump(mode="json"), "standings": standing_values(rows), "cannot_be_concluded": said}
     texts = {

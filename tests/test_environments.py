@@ -45,7 +45,6 @@ SAME_TEXT = {
     "cooking": "a kitchen's first sight is one of few; the recipe, which differs, is read later",
     "mapreader-easy": "three rooms by their names: 5 of the first 100 val tasks look like one of the 1,000 train tasks",
     "simonsays": "a first command is one of few",
-    "simonsays-easy": "a first command is one of few",
     "tau2-telecom": "all tasks share five tickets; the faults behind them differ",
 }
 # sets in which doing nothing scores, and why
