@@ -23,6 +23,7 @@ from agentevolve.rollout import rollout
 from agentevolve.run import PHASES, Run, derived, phase_of
 
 PROBED = 3  # train tasks
+FREE = ("random", "oracle")  # arms that ask no model
 WARMING = "warming"  # attempts that are made for what only a first one costs, and not counted
 FILE, PROBES = ".forecast.json", ".probe"  # hidden, so that the run can be made in the same folder
 
@@ -65,8 +66,10 @@ def forecast_evolution(config: Config, folder: Path, *, quiet: bool = False) -> 
     measured = config.val.tasks * config.val.samples * (config.rounds * len(per_round) + ("base" in config.arms))
     measured += 2 * config.test.tasks * config.test.samples
     cost, _ = _probed(config, config.tasks, config.method, config.settings, folder / PROBES / config.method, quiet)
+    free = config.val.tasks * config.val.samples * sum(arm in FREE for arm in config.arms)
     n = _train_tasks(config, config.tasks)
     expected = _capped(_scaled(cost, n, config.rounds, measured), {"tokens": config.max_tokens, "usd": config.max_usd}, PHASES)
+    expected["evaluate"] += Spending(attempts=free)
     return _kept(Forecast(probed=min(PROBED, n), methods={config.method: _times(expected, len(config.seeds))}), folder)
 
 
@@ -85,7 +88,9 @@ def forecast_comparison(config: Comparison, folder: Path, *, quiet: bool = False
             measured = tried * (config.rounds + len(own_controls(base_policy(config), learnt))) + guard
             expected = _capped(_scaled(cost, n, config.rounds, measured), limits, PHASES[:3])
             _add(methods, entrant.name, _times(expected, len(config.seeds)))
-        _add(methods, CONTROLS, _times(_scaled({"evaluate": cost["evaluate"]}, 0, 1, tried + guard), len(config.seeds)))
+        controls = _scaled({"evaluate": cost["evaluate"]}, 0, 1, tried + guard)
+        controls["evaluate"] += Spending(attempts=len(FREE) * tried)
+        _add(methods, CONTROLS, _times(controls, len(config.seeds)))
     return _kept(Forecast(probed=PROBED, methods=methods), folder)
 
 

@@ -67,7 +67,7 @@ def test_an_evolution_s_forecast_scales_the_probe_to_tasks_rounds_and_seeds(tmp_
     assert found.probed == 3
     assert phases["acquire"].attempts == pytest.approx(2 * 10 * 2 * 2)
     assert (phases["update"].tokens, phases["update"].usd) == (pytest.approx(2 * 10 * 2 * 10), pytest.approx(2 * 10 * 2 * 0.01))
-    assert phases["evaluate"].attempts == pytest.approx(2 * (4 * (2 * 1 + 1) + 2 * 3))
+    assert phases["evaluate"].attempts == pytest.approx(2 * (4 * (2 * 1 + 1 + 2) + 2 * 3))
     assert phases["refine"] == Spending()
 
 
@@ -80,7 +80,7 @@ def test_a_comparison_s_forecast_is_cut_to_the_budget_and_has_the_controls(tmp_p
         "controls": 0,
     }
     assert free.methods["counting"]["evaluate"].attempts == pytest.approx(3 * 5 * 2)
-    assert free.methods["controls"]["evaluate"].attempts == pytest.approx(3 * 5)
+    assert free.methods["controls"]["evaluate"].attempts == pytest.approx(3 * 5 * 3)
     cut = forecast_comparison(comparison(path, budget={"tokens": 50}), tmp_path / "b", quiet=True)
     assert cut.methods["counting"]["update"].tokens == pytest.approx(3 * 50)
     assert cut.methods["counting"]["acquire"].attempts == pytest.approx(120 / 4)
