@@ -182,7 +182,7 @@ def compare(
     """
     from agentevolve import commands
     from agentevolve.config import read_comparison
-    from agentevolve.evaluate import board
+    from agentevolve.evaluate import board, to_json
 
     settings = read_comparison(config, changes or [], method or [])
     if resume and out is None:
@@ -191,7 +191,7 @@ def compare(
     if dry_run:
         return _show_forecast(commands.forecast_of(settings, place, quiet), place, as_json)
     found = commands.compared(settings, place, resume, quiet)
-    values = {"standings": commands.standing_values(found.rows), "cannot_be_concluded": found.caveats}
+    values = {"standings": to_json(found.rows), "cannot_be_concluded": found.caveats}
     sets = dict.fromkeys(row.tasks for row in found.rows)
     _show(values, as_json, lambda: [board([row for row in found.rows if row.tasks == name], name) for name in sets])
     if not as_json:

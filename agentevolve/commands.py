@@ -20,6 +20,7 @@ from agentevolve.evaluate import (
     report,
     standings,
     to_csv,
+    to_json,
 )
 from agentevolve.forecast import FILE, PROBES, Forecast, error_of, forecast_comparison, forecast_evolution
 from agentevolve.load import load_task_set, ready, tasks_of
@@ -186,7 +187,7 @@ def compared(config: Comparison, place: Path, resume: bool, quiet: bool) -> Comp
         f"within {budget} a method and seed; measured on {config.held.tasks} {config.split} tasks, "
         f"{config.held.samples} attempt{'s' * (config.held.samples > 1)} each; seeds {', '.join(map(str, config.seeds))}."
     )
-    values = {"config": config.model_dump(mode="json"), "standings": standing_values(rows), "cannot_be_concluded": said}
+    values = {"config": config.model_dump(mode="json"), "standings": to_json(rows), "cannot_be_concluded": said}
     texts = {
         "table.md": markdown(rows, said, made_by),
         "results.csv": to_csv(rows),
@@ -212,11 +213,6 @@ def forecast_error(place: Path) -> list[str]:
     """How far off the forecast for the run or comparison at `place` was, if there was one."""
     folders = sorted(path.parent for path in place.rglob(JOURNAL) if PROBES not in path.parts)
     return error_of(place, [Run(folder, quiet=True) for folder in folders]) if (place / FILE).is_file() else []
-
-
-def standing_values(rows: Sequence[Standing]) -> list[dict[str, Any]]:
-    """The rows as JSON values."""
-    return [row.model_dump(mode="json") for row in rows]
 
 
 def seeds(place: Path) -> list[Path]:

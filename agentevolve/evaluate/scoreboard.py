@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from agentevolve.evaluate.standing import Standing
-from agentevolve.evaluate.table import NOTHING, plain
+from agentevolve.evaluate.table import NOTHING, plain, points
 from agentevolve.records import Difference
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _flat(name: str, value: object) -> list[object]:
 
 
 def _points(found: Difference | None) -> str:
-    return NOTHING if found is None else f"{100 * found.mean:+.0f} [{100 * found.low:+.0f}, {100 * found.high:+.0f}]"
+    return NOTHING if found is None else points(found)
 
 
 def _line(texts: Sequence[str]) -> str:

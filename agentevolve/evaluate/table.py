@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from agentevolve.records import Report
+from agentevolve.records import Difference, Record, Report
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,9 +36,14 @@ def table(reports: Sequence[Report], title: str) -> Table:
     return made
 
 
-def to_json(reports: Sequence[Report]) -> list[JsonValue]:
-    """The reports as JSON values, every field as in the record."""
+def to_json(reports: Sequence[Record]) -> list[JsonValue]:
+    """The reports, or standings, as JSON values, every field as in the record."""
     return [report.model_dump(mode="json") for report in reports]
+
+
+def points(found: Difference) -> str:
+    """A difference in points with its interval."""
+    return f"{100 * found.mean:+.0f} [{100 * found.low:+.0f}, {100 * found.high:+.0f}]"
 
 
 def plain(text: str) -> str:
@@ -64,5 +69,5 @@ def _difference(report: Report, named: bool) -> str:
     found = report.difference
     if found is None:
         return NOTHING
-    shown = f"{found.mean * 100:+.0f} [{found.low * 100:+.0f}, {found.high * 100:+.0f}]"
+    shown = points(found)
     return f"{shown} vs {plain(report.versus)}" if named else shown
