@@ -10,21 +10,21 @@ charged for: the budget is what a method costs alone.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from agentevolve.acquire import is_plan
 from agentevolve.budget import Allowance
 from agentevolve.config import Comparison, Entrant, read_comparison, write_config
 from agentevolve.evaluate import Arm, Learnt
-from agentevolve.evolve import base_policy, check_method, check_model, held_out
+from agentevolve.evolve import base_policy, check_method, check_model, held_out, practised
 from agentevolve.load import load_method, load_task_set, ready, tasks_of
 from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError, BudgetExceeded
 from agentevolve.records import Task, Trajectory, Usage
 from agentevolve.rollout import ORACLE, rollout
-from agentevolve.run import ASKED, SPENT, Run, derived, identity, phase_of
+from agentevolve.run import ASKED, SPENT, Run, identity, phase_of
 
 CONFIG = "comparison.yaml"
 CONTROLS = "controls"
@@ -69,8 +69,7 @@ def check_comparison(config: Comparison) -> list[list[Exercise]]:
 def exercise(config: Comparison, name: str, seed: int) -> Exercise:
     """The tasks of a seed: `train.tasks` drawn from the train split, the first `held.tasks` of the split that is measured."""
     task_set = load_task_set(name)
-    pool = tasks_of(task_set, "train")
-    train = random.Random(derived(seed, "train tasks")).sample(pool, min(config.train.tasks, len(pool)))
+    train = practised(task_set, config.train.tasks, seed)
     held = tasks_of(task_set, config.split, limit=config.held.tasks)
     if not held:
         raise AgentevolveError("held.tasks is 0: without held-out tasks there is nothing to compare by")
@@ -208,4 +207,4 @@ def _taught(run: Run) -> bool:
 
 
 def _from_world(attempt: Trajectory) -> bool:
-    return attempt.policy.model == ORACLE or attempt.hint.startswith("This is how it can be done: ")
+    return attempt.policy.model == ORACLE or is_plan(attempt.hint)

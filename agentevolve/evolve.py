@@ -6,6 +6,7 @@ holds is taken from there.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from inspect import signature
 from pathlib import Path
@@ -13,14 +14,14 @@ from typing import Any
 
 from agentevolve.config import Config, Setup, read_config, write_config
 from agentevolve.evaluate.gate import gate
-from agentevolve.load import load_method, load_task_set, ready, tasks_of
+from agentevolve.load import TaskSet, load_method, load_task_set, ready, tasks_of
 from agentevolve.local.train import LoraSettings
 from agentevolve.model import open_model
 from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Task, Trajectory
 from agentevolve.rollout import ORACLE, rollout
-from agentevolve.run import Run, identity
+from agentevolve.run import Run, derived, identity
 
 CONFIG = "config.yaml"
 CANDIDATES = ("memory", "distilled", "distilled+memory")  # arms the gate may promote
@@ -101,8 +102,7 @@ def check_method(name: str, settings: Mapping[str, Any], model: str) -> None:
 def evolve_one(config: Config, run: Run) -> Policy:
     """All rounds with the run's seed; the policy that is in place at the end."""
     task_set = load_task_set(config.tasks)
-    pool = tasks_of(task_set, "train")
-    train = run.rng("train tasks").sample(pool, min(config.train.tasks, len(pool)))
+    train = practised(task_set, config.train.tasks, run.seed)
     method = load_method(config.method, config.settings)
     val = tasks_of(task_set, "val", limit=config.val.tasks)
     held = val + (tasks_of(task_set, "test", limit=config.test.tasks) if config.test.tasks else [])
@@ -119,6 +119,12 @@ def evolve_one(config: Config, run: Run) -> Policy:
         arms = {"base": base} if policy == base else {"base": base, "in place": policy}
         _measure(arms, test, run, "test", config.test.samples)
     return policy
+
+
+def practised(task_set: TaskSet, n: int, seed: int) -> list[Task]:
+    """At most `n` tasks of the train split, drawn by the run's seed."""
+    pool = tasks_of(task_set, "train")
+    return random.Random(derived(seed, "train tasks")).sample(pool, min(n, len(pool)))
 
 
 def base_policy(config: Setup) -> Policy:

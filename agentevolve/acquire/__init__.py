@@ -1,6 +1,6 @@
 """Phase 1, acquire: where tasks and solutions come from (survey 2404.14387, sections 4.1 and 4.2)."""
 
-from agentevolve.acquire.hints import plans
+from agentevolve.acquire.hints import is_plan, plans
 from agentevolve.acquire.mutate import mutate
 from agentevolve.acquire.perturb import perturbed
 from agentevolve.acquire.pool import select

@@ -22,3 +22,8 @@ def plans(tasks: Sequence[Task]) -> dict[str, str]:
         with closing(load_environment(task.env)()) as environment:
             hints[task.id] = render("hint", plan=environment.oracle(task))
     return hints
+
+
+def is_plan(hint: str) -> bool:
+    """Whether a hint is a solution that the world gave, as `plans` words it."""
+    return hint.startswith(render("hint", plan=[]).rstrip(" ."))
