@@ -8,4 +8,16 @@ from agentevolve.acquire.propose import propose, train_only
 from agentevolve.acquire.talk import talked_over
 from agentevolve.acquire.validate import earlier, grown, validated
 
-__all__ = ["earlier", "grown", "mutate", "perturbed", "plans", "propose", "select", "talked_over", "train_only", "validated"]
+__all__ = [
+    "earlier",
+    "grown",
+    "is_plan",
+    "mutate",
+    "perturbed",
+    "plans",
+    "propose",
+    "select",
+    "talked_over",
+    "train_only",
+    "validated",
+]
