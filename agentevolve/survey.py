@@ -12,6 +12,7 @@ import re
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
+from agentevolve.act.rollout import rollout
 from agentevolve.load import load_method, methods
 from agentevolve.local.adapter import LoraSettings
 
@@ -21,13 +22,13 @@ CELLS: dict[str, tuple[str, ...]] = {
     "task evolution, knowledge-free": ("acquire.propose", "acquire.mutate", "acquire.validated"),
     "task evolution, selective": ("acquire.select", "refine.underserved"),
     "solution evolution, rationale-based": ("acquire.plans",),
-    "solution evolution, interactive": ("rollout.rollout",),
+    "solution evolution, interactive": ("act.rollout",),
     "solution evolution, self-play": ("acquire.talked_over",),
-    "solution evolution, grounded": ("agent.remembered", "refine.curated", "refine.if_then"),
+    "solution evolution, grounded": ("act.agent.remembered", "refine.curated", "refine.if_then"),
     "solution evolution, contrastive": ("refine.best_worst", "refine.against", "refine.divergence", "refine.guidelines"),
     "solution evolution, perturbative": ("acquire.perturbed",),
     "feedback, model": ("refine.judge", "refine.critique", "refine.censor", "refine.reflections"),
-    "feedback, environment": ("rollout.rollout",),
+    "feedback, environment": ("act.rollout",),
     "filtering, metric-based": (
         "refine.keep",
         "refine.shortest",
@@ -161,7 +162,7 @@ def _operators(method: Any) -> dict[str, FunctionType]:
         if not isinstance(one, FunctionType) or one.__module__ == method.__module__:
             continue
         room = one.__module__.split(".")[1]
-        if room in ("acquire", "refine", "update", "evaluate", "rollout"):
+        if room in ("acquire", "refine", "update", "evaluate") or one is rollout:
             found[f"{room}.{one.__name__}"] = one
         elif room == "methods":
             found |= _operators(one)

@@ -48,7 +48,8 @@ def fetch(wheel: str, sha256: str, folder: Path, size: int) -> Path | None:
     """
     print(f"fetching {wheel} ({size / 1e6:.0f} MB, once)", file=sys.stderr)
     pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--dest", str(folder), wheel]
-    if subprocess.run(pip, stdout=sys.stderr, check=False).returncode:
+    # the descriptor, not sys.stderr, which a notebook or a test may have replaced by one without a file
+    if subprocess.run(pip, stdout=2, check=False).returncode:
         return None
     found = next(folder.glob("*.whl"))
     check(found, sha256, wheel)

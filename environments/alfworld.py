@@ -35,15 +35,15 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agentevolve.environments import _alfworld_games
-from agentevolve.environments._alfworld_plans import plan
-from agentevolve.environments._settings import check_limit, read_settings
-from agentevolve.environments._text import one_line
+from agentevolve.environments.support.alfworld import games as _alfworld_games
+from agentevolve.environments.support.alfworld.plans import plan
+from agentevolve.environments.support.settings import check_limit, read_settings
+from agentevolve.environments.support.text import one_line
 from agentevolve.protocols import AgentevolveError, Environment, Step
 from agentevolve.records import Task
 
 if TYPE_CHECKING:
-    from agentevolve.environments._alfworld_engine import Engine
+    from agentevolve.environments.support.alfworld.engine import Engine
 
 NEEDS = ("alfworld", "textworld", "fast_downward")
 SOURCES = ("generated", "original")
@@ -83,7 +83,7 @@ class AlfWorld:
     def reset(self, task: Task) -> tuple[str, dict[str, Any]]:
         """Start `task`. Raises AgentevolveError on unusable data or seed, or when ALFWorld's own games are not there."""
         game = _game(task)
-        from agentevolve.environments import _alfworld_engine as engines
+        from agentevolve.environments.support.alfworld import engine as engines
 
         self._engine = self._engine or engines.borrow()
         _, self._limit, self._hide = (_DEFAULTS | task.data).values()
@@ -121,7 +121,7 @@ class AlfWorld:
         """Let another game have the engine."""
         engine, self._engine = self._engine, None
         if engine:
-            from agentevolve.environments import _alfworld_engine as engines
+            from agentevolve.environments.support.alfworld import engine as engines
 
             engines.give_back(engine)
 

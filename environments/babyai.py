@@ -28,9 +28,9 @@ from __future__ import annotations
 from contextlib import closing
 from typing import Any
 
-from agentevolve.environments._minigrid import adviser, level_of
-from agentevolve.environments._settings import check_limit, read_settings
-from agentevolve.environments._splits import held_out
+from agentevolve.environments.support.minigrid import adviser, level_of
+from agentevolve.environments.support.settings import check_limit, read_settings
+from agentevolve.environments.support.splits import held_out
 from agentevolve.protocols import AgentevolveError, Environment, Step
 from agentevolve.records import Task
 

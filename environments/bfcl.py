@@ -33,11 +33,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from agentevolve.environments._bfcl import CATEGORIES, END, ORDER, World, load, named, parsed, rows, tools
-from agentevolve.environments._settings import check_limit, read_settings
+from agentevolve.environments.support.bfcl import CATEGORIES, END, ORDER, World, load, named, parsed, rows, tools
+from agentevolve.environments.support.settings import check_limit, read_settings
+from agentevolve.models.tools import Call, read, written
 from agentevolve.protocols import AgentevolveError, Environment, Step
 from agentevolve.records import Task
-from agentevolve.tools import Call, read, written
 
 NEEDS = ("mpmath",)
 SEEDS = {"train": range(100), "val": range(100, 140), "test": range(140, 200)}

@@ -36,9 +36,9 @@ from numbers import Integral
 from pkgutil import resolve_name
 from typing import Any
 
-from agentevolve.environments._settings import read_settings
-from agentevolve.environments._splits import checked, held_out
-from agentevolve.environments._tables import best_policy
+from agentevolve.environments.support.settings import read_settings
+from agentevolve.environments.support.splits import checked, held_out
+from agentevolve.environments.support.tables import best_policy
 from agentevolve.protocols import AgentevolveError, Environment, Step
 from agentevolve.records import Task
 

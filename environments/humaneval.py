@@ -3,7 +3,7 @@
 Description
     `Task.data`: `tries`, how many answers are taken (1, the default, is the paper's pass@1; at most 100); `seconds` of processor
     time that the answer and its tests may take (default 5). What an answer does is done in a sandbox without files, network,
-    processes or threads: see `_sandbox.py` for what it protects and what it does not. It takes Linux.
+    processes or threads: see `support/sandbox/` for what it protects and what it does not. It takes Linux.
 Observation
     The problem: imports, perhaps helpers, the function's first line and its description. After a wrong answer: what went wrong,
     that is the call after which a test failed, its arguments and what the answer returned or raised. What should have been
@@ -35,8 +35,8 @@ import re
 from importlib.resources import files
 from typing import Any
 
-from agentevolve.environments._sandbox import check_walls, judge
-from agentevolve.environments._settings import read_settings
+from agentevolve.environments.support.sandbox.judge import check_walls, judge
+from agentevolve.environments.support.settings import read_settings
 from agentevolve.protocols import AgentevolveError, Environment, Step
 from agentevolve.records import Task
 

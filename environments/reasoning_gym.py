@@ -30,9 +30,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from agentevolve.environments._servant import Servant
-from agentevolve.environments._settings import read_settings
-from agentevolve.environments._splits import held_out
+from agentevolve.environments.support.servant import Servant
+from agentevolve.environments.support.settings import read_settings
+from agentevolve.environments.support.splits import held_out
 from agentevolve.protocols import AgentevolveError, Environment, Step
 from agentevolve.records import SOLVED, Task
 
@@ -41,7 +41,7 @@ OTHERS = range(10_000_000, 11_000_000)  # seeds of items that are no task's: the
 NOTES = "Answer the question. Reply with the answer alone, or put it between <answer> and </answer>."
 LONGEST = 20_000  # characters of an answer that are read
 _DEFAULTS: dict[str, Any] = {"dataset": "", "config": {}, "tries": 1}
-_servant = Servant("_reasoner.py")
+_servant = Servant("reasoner.py")
 
 
 def make() -> Environment:

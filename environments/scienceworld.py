@@ -31,10 +31,20 @@ import random
 import re
 from typing import Any
 
-from agentevolve.environments._java import GameBroken, Machine, find_java
-from agentevolve.environments._scienceworld import SIMPLIFICATIONS, VARIATIONS, State, look, pairs, pool, solution, start, step
-from agentevolve.environments._settings import check_limit, read_settings
-from agentevolve.environments._text import one_line, tidy
+from agentevolve.environments.support.java import GameBroken, Machine, find_java
+from agentevolve.environments.support.scienceworld import (
+    SIMPLIFICATIONS,
+    VARIATIONS,
+    State,
+    look,
+    pairs,
+    pool,
+    solution,
+    start,
+    step,
+)
+from agentevolve.environments.support.settings import check_limit, read_settings
+from agentevolve.environments.support.text import one_line, tidy
 from agentevolve.protocols import AgentevolveError, Environment, Step
 from agentevolve.records import Task
 

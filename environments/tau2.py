@@ -30,11 +30,11 @@ import copy
 import hashlib
 from typing import Any
 
-from agentevolve.environments._settings import check_limit, read_settings
-from agentevolve.environments._tau2 import DONE, listed, load, tool_call, tools, world
+from agentevolve.environments.support.settings import check_limit, read_settings
+from agentevolve.environments.support.tau2 import DONE, listed, load, tool_call, tools, world
+from agentevolve.models.tools import Call, read, written
 from agentevolve.protocols import AgentevolveError, Environment, Step
 from agentevolve.records import Task
-from agentevolve.tools import Call, read, written
 
 NEEDS = ("addict", "deepdiff", "docstring_parser", "dotenv", "loguru", "toml")
 SEEDS = {"train": range(50), "val": range(50, 74), "test": range(74, 114)}

@@ -31,10 +31,10 @@ import re
 import warnings
 from typing import Any
 
-from agentevolve.environments._inform import made
-from agentevolve.environments._settings import check_limit, read_settings
-from agentevolve.environments._splits import checked
-from agentevolve.environments._textworld import LOCK
+from agentevolve.environments.support.settings import check_limit, read_settings
+from agentevolve.environments.support.splits import checked
+from agentevolve.environments.support.textworld.inform import made
+from agentevolve.environments.support.textworld.lock import LOCK
 from agentevolve.protocols import AgentevolveError, Environment, Step
 from agentevolve.records import Task
 

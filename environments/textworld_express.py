@@ -29,9 +29,9 @@ from typing import Any, NamedTuple
 
 from textworld_express.constants import JAR_PATH
 
-from agentevolve.environments._java import GameBroken, Machine, Pool, find_java
-from agentevolve.environments._settings import check_limit, read_settings
-from agentevolve.environments._text import one_line, tidy
+from agentevolve.environments.support.java import GameBroken, Machine, Pool, find_java
+from agentevolve.environments.support.settings import check_limit, read_settings
+from agentevolve.environments.support.text import one_line, tidy
 from agentevolve.protocols import AgentevolveError, Environment, Step
 from agentevolve.records import Task
 

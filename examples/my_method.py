@@ -3,8 +3,8 @@
 PYTHONPATH=examples agentevolve compare examples/compare.yaml --method my_method:shortest_demos
 """
 
+from agentevolve.act.rollout import rollout
 from agentevolve.refine import best, demos
-from agentevolve.rollout import rollout
 from agentevolve.update import remember
 
 

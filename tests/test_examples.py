@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from agentevolve.compare import check_comparison
 from agentevolve.config import read_comparison, read_config
-from agentevolve.evolve import check
 from agentevolve.load import methods
+from agentevolve.loop.compare import check_comparison
+from agentevolve.loop.evolve import check
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 CONFIGS = ("quickstart.yaml", "lift.yaml")
 
 
 def agentevolve(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from agentevolve.cli import main; main()", *map(str, arguments)]
+    command = [sys.executable, "-c", "from agentevolve.cli.main import main; main()", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, check=False)
 
 

@@ -14,32 +14,24 @@ import pytest
 HOUSE = Path(__file__).parents[1]
 PACKAGE = HOUSE / "agentevolve"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-WORLDS = sorted((HOUSE / "environments").glob("*.py"))
+WORLDS = sorted((HOUSE / "environments").rglob("*.py"))
 HEAVY = ("torch", "transformers", "chromadb", "litellm", "langgraph", "sentence_transformers", "scipy", "matplotlib")
 
-# a module imports from the layers above its own, and a package from itself; modules of one layer do not know each other
+# the rooms in the order of their floors: a room imports from itself and from the floors above; rooms of one floor do not know
+# each other
 LAYERS = (
     ("records",),
     ("protocols",),
-    ("journal", "budget", "load", "progress", "choices", "tools", "wheels"),
-    ("stand_ins",),
-    ("run", "local", "memory"),
-    ("model",),
-    ("policy",),
-    ("prompting",),
-    ("agent", "replay"),
-    ("rollout",),
-    ("asking",),
+    ("policy", "load", "wheels"),
+    ("config", "run"),
+    ("memory", "local"),
+    ("models",),
+    ("act",),
     ("acquire", "refine"),
     ("evaluate",),
     ("update",),
-    ("config",),
     ("methods",),
-    ("evolve", "survey"),
-    ("compare",),
-    ("forecast",),
-    ("listing",),
-    ("commands",),
+    ("loop", "survey"),
     ("cli",),
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
@@ -87,19 +79,22 @@ def test_imports_go_one_way(path):
     assert not wrong, f"{own} may not import {wrong}"
 
 
-@pytest.mark.parametrize("path", WORLDS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", WORLDS, ids=lambda path: str(path.relative_to(HOUSE)))
 def test_environments_know_records_and_protocols_alone(path):
-    assert rooms_used(path) <= {"records", "protocols", "tools", "wheels", "environments"}
-    beside = {name.removeprefix("agentevolve.environments.") for name in imported(path) if name.startswith("agentevolve.env")}
-    assert all(name.startswith("_") for name in beside), "an environment may share a helper, not another environment"
+    used = {name for name in imported(path) if name.startswith("agentevolve.")}
+    beside = {name for name in used if name.startswith("agentevolve.environments")}
+    # how an action says a call, and how a package is fetched alone: two leaves that know nothing of the agent either
+    assert used - beside <= {f"agentevolve.{name}" for name in ("records", "protocols", "models.tools", "wheels")}
+    shared = all(name.startswith("agentevolve.environments.support") for name in beside)
+    assert shared, "an environment may share what is in support, not another environment"
 
 
 def test_only_the_agent_imports_langgraph():
     users = {room(path) for path in MODULES if any(name.split(".")[0] == "langgraph" for name in imported(path))}
-    assert users == {"agent"}
+    assert users == {"act"}
 
 
-@pytest.mark.parametrize("module", ["agentevolve", "agentevolve.cli", "agentevolve.config", "agentevolve.load"])
+@pytest.mark.parametrize("module", ["agentevolve", "agentevolve.cli.main", "agentevolve.config", "agentevolve.load"])
 def test_nothing_heavy_is_loaded_at_import(module):
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", f"import {module}"], capture_output=True, text=True, timeout=120
@@ -130,11 +125,13 @@ def test_everything_public_is_described():
 def test_every_package_is_installed():
     setup = tomllib.loads((HOUSE / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
     inside = {".".join(path.parent.relative_to(HOUSE).parts) for path in PACKAGE.rglob("__init__.py")}
-    beside = {f"agentevolve.{path.parent.name}" for path in HOUSE.glob("*/__init__.py") if path.parent != PACKAGE}
+    top = {path.parent for path in HOUSE.glob("*/__init__.py") if path.parent != PACKAGE}
+    assert {path.name for path in top} == {"environments", "tasks"}
+    found = [path for folder in top for path in folder.rglob("__init__.py")]
+    beside = {".".join(("agentevolve", *path.parent.relative_to(HOUSE).parts)) for path in found}
     assert inside | beside == set(setup["packages"])
-    for name in beside:
-        assert setup["package-dir"][name] == name.removeprefix("agentevolve.")
-    assert beside == {"agentevolve.environments", "agentevolve.tasks"}
+    for folder in top:
+        assert setup["package-dir"][f"agentevolve.{folder.name}"] == folder.name
 
 
 def test_environments_and_tasks_are_importable_under_the_package_alone():
@@ -185,7 +182,7 @@ def test_nothing_reaches_for_the_network_at_import_or_help(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     for words in ("--help", "evolve --help", "memory --help"):
         done = without_network(
-            tmp_path, f"import sys; sys.argv = 'agentevolve {words}'.split()\nimport agentevolve.cli as c; c.main()"
+            tmp_path, f"import sys; sys.argv = 'agentevolve {words}'.split()\nimport agentevolve.cli.main as c; c.main()"
         )
         assert (done.returncode, done.stderr) == (0, "")
         assert "Usage: agentevolve" in done.stdout

@@ -13,7 +13,7 @@ from agentevolve.memory import HashEmbedder, open_memory
 from agentevolve.policy import Policy
 from agentevolve.protocols import Model, Reply, Step
 from agentevolve.records import Split, Task, Trajectory
-from agentevolve.run import Run
+from agentevolve.run.folder import Run
 
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 TASKS = """\

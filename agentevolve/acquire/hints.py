@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 
+from agentevolve.act.prompting import render
 from agentevolve.load import load_environment
-from agentevolve.prompting import render
 from agentevolve.records import Task
 
 

@@ -6,15 +6,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from agentevolve.acquire.propose import evolved, train_only, written
-from agentevolve.asking import ask
-from agentevolve.choices import pick
+from agentevolve.act.asking import ask
+from agentevolve.act.prompting import render
 from agentevolve.load import check_settings
+from agentevolve.models.choices import pick
 from agentevolve.policy import Policy
-from agentevolve.progress import progress
-from agentevolve.prompting import render
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Task
-from agentevolve.run import Run
+from agentevolve.run.folder import Run
+from agentevolve.run.progress import progress
 
 DEEPER = ("constrain", "deepen", "concretise", "reason")
 BROADER = "broaden"

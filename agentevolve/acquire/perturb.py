@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from agentevolve.act.prompting import render
+from agentevolve.act.rollout import rollout
 from agentevolve.policy import Policy
-from agentevolve.prompting import render
 from agentevolve.records import Task, Trajectory
-from agentevolve.rollout import rollout
-from agentevolve.run import Run
+from agentevolve.run.folder import Run
 
 
 def perturbed(policy: Policy, tasks: Sequence[Task], run: Run, *, samples: int = 1) -> tuple[list[Trajectory], list[Trajectory]]:

@@ -11,12 +11,12 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from agentevolve.asking import ask
+from agentevolve.act.asking import ask
+from agentevolve.act.prompting import render
 from agentevolve.policy import Policy
-from agentevolve.progress import progress
-from agentevolve.prompting import render
 from agentevolve.records import Task
-from agentevolve.run import Run
+from agentevolve.run.folder import Run
+from agentevolve.run.progress import progress
 
 SHOWN = 8  # tasks in the context of one proposal (Self-Instruct, 2212.10560)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agentevolve.acquire.propose import train_only
-from agentevolve.asking import ask
+from agentevolve.act.asking import ask
+from agentevolve.act.prompting import render
+from agentevolve.act.replay import replay
 from agentevolve.policy import Policy
-from agentevolve.progress import progress
-from agentevolve.prompting import render
 from agentevolve.records import Task
-from agentevolve.replay import replay
-from agentevolve.run import Run
+from agentevolve.run.folder import Run
+from agentevolve.run.progress import progress
 
 SAID = 80  # tokens of one turn of the talk
 

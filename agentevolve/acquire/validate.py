@@ -9,11 +9,11 @@ from contextlib import closing, suppress
 from typing import Any
 
 from agentevolve.acquire.propose import train_only
+from agentevolve.act.replay import replay
 from agentevolve.load import check_settings, load_environment
-from agentevolve.progress import progress
 from agentevolve.records import Task, Trajectory
-from agentevolve.replay import replay
-from agentevolve.run import Run, identity
+from agentevolve.run.folder import Run, identity
+from agentevolve.run.progress import progress
 
 PLAIN = re.compile(r"[\w -]{1,40}")  # a word that names neither code nor a file
 LEAVES = 100

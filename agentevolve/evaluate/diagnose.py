@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from agentevolve.asking import ask
+from agentevolve.act.asking import ask
+from agentevolve.act.prompting import render, transcript
 from agentevolve.policy import Policy
-from agentevolve.prompting import render, transcript
 from agentevolve.records import Trajectory
 from agentevolve.refine import best, learnable, unsolved
-from agentevolve.run import Run
+from agentevolve.run.folder import Run
 
 SHOWN = 2  # attempts of each outcome in the question
 

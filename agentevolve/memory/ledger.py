@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from agentevolve.journal import Journal
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Entry
+from agentevolve.run.journal import Journal
 
 Shelf = tuple[str, str]  # (env, kind): what one index collection holds
 

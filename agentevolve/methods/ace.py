@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from agentevolve.act.rollout import rollout
 from agentevolve.policy import Policy, Share
 from agentevolve.records import Task
 from agentevolve.refine import added, reflections, tagged, trusted
-from agentevolve.rollout import rollout
-from agentevolve.run import Run
+from agentevolve.run.folder import Run
 from agentevolve.update import before, memory_of, remember, rewrite
 
 

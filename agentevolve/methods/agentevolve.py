@@ -15,12 +15,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
+from agentevolve.act.rollout import rollout
 from agentevolve.local.train import LoraSettings
 from agentevolve.policy import Count, Policy, Share
 from agentevolve.records import Task
 from agentevolve.refine import best, demos, reflect, unsolved
-from agentevolve.rollout import rollout
-from agentevolve.run import Run
+from agentevolve.run.folder import Run
 from agentevolve.update import absorbed, examples, finetune, remember
 
 

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from agentevolve.act.rollout import rollout
 from agentevolve.local.train import LoraSettings
 from agentevolve.policy import Count, Policy, Share
 from agentevolve.records import Task
 from agentevolve.refine import best_worst, cap, censor, differing, keep, learnable, topics, underserved
-from agentevolve.rollout import rollout
-from agentevolve.run import Run
+from agentevolve.run.folder import Run
 from agentevolve.update import by_frequency, examples, finetune, preferences
 
 TOPICS = ("finding", "moving", "using", "making", "calculating", "explaining")

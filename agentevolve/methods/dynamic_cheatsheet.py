@@ -14,11 +14,11 @@ from typing import Annotated
 
 from pydantic import Field
 
+from agentevolve.act.rollout import rollout
 from agentevolve.policy import Policy
 from agentevolve.records import Task
 from agentevolve.refine import curated
-from agentevolve.rollout import rollout
-from agentevolve.run import Run
+from agentevolve.run.folder import Run
 from agentevolve.update import before, remember, replace
 
 

@@ -18,7 +18,7 @@ from agentevolve.acquire import earlier, grown, mutate, select, validated
 from agentevolve.load import load_method
 from agentevolve.policy import Count, Policy
 from agentevolve.records import Task
-from agentevolve.run import Run
+from agentevolve.run.folder import Run
 
 
 def evol_instruct(

@@ -13,7 +13,7 @@ from agentevolve.methods.reflexion import reflexion
 from agentevolve.policy import Count, Policy
 from agentevolve.records import Task
 from agentevolve.refine import best_worst, demos, insights, keep
-from agentevolve.run import Run
+from agentevolve.run.folder import Run
 from agentevolve.update import before, remember, rewrite
 
 

@@ -14,14 +14,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agentevolve.acquire import train_only
-from agentevolve.asking import ask
+from agentevolve.act.asking import ask
+from agentevolve.act.prompting import transcript
+from agentevolve.act.rollout import rollout
 from agentevolve.local.rows import clean
 from agentevolve.policy import Count, Policy
-from agentevolve.prompting import transcript
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Task, Trajectory
-from agentevolve.rollout import rollout
-from agentevolve.run import Run
+from agentevolve.run.folder import Run
 
 TEXT = "instructions"  # the name of the one text that evolves
 SEED = "Do what the task asks for, in as few steps as you can."

@@ -16,11 +16,11 @@ from typing import Annotated
 
 from pydantic import Field
 
+from agentevolve.act.rollout import rollout
 from agentevolve.policy import Count, Policy
 from agentevolve.records import Task
 from agentevolve.refine import settled, unverified, varied
-from agentevolve.rollout import rollout
-from agentevolve.run import Run
+from agentevolve.run.folder import Run
 from agentevolve.update import memory_of, rewrite
 
 

@@ -16,12 +16,12 @@ from typing import Annotated
 
 from pydantic import Field
 
+from agentevolve.act.rollout import rollout
 from agentevolve.local.train import LoraSettings
 from agentevolve.policy import Count, Policy
 from agentevolve.records import Task
 from agentevolve.refine import best
-from agentevolve.rollout import rollout
-from agentevolve.run import Run
+from agentevolve.run.folder import Run
 from agentevolve.update import examples, finetune, merged
 
 Rate = Annotated[float, Field(gt=0)]

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from agentevolve.act.rollout import rollout
 from agentevolve.local.train import LoraSettings
 from agentevolve.policy import Count, Policy
 from agentevolve.records import Task
 from agentevolve.refine import cap, keep
-from agentevolve.rollout import rollout
-from agentevolve.run import Run
+from agentevolve.run.folder import Run
 from agentevolve.update import examples, finetune
 
 

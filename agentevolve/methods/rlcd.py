@@ -15,7 +15,7 @@ from agentevolve.local.train import LoraSettings
 from agentevolve.policy import Count, Policy
 from agentevolve.records import Task
 from agentevolve.refine import Pair, differing, learnable
-from agentevolve.run import Run
+from agentevolve.run.folder import Run
 from agentevolve.update import finetune, preferences
 
 PREFER = LoraSettings(objective="dpo", beta=0.1, learning_rate=5e-5, epochs=1)

@@ -19,7 +19,7 @@ from agentevolve.acquire import grown, propose, validated
 from agentevolve.load import load_method
 from agentevolve.policy import Count, Policy
 from agentevolve.records import Task
-from agentevolve.run import Run
+from agentevolve.run.folder import Run
 
 
 def self_instruct(

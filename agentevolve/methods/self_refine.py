@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from agentevolve.act.rollout import rollout
 from agentevolve.policy import Count, Policy, Share
 from agentevolve.records import Task, Trajectory
 from agentevolve.refine import critique, demos, judge
-from agentevolve.rollout import rollout
-from agentevolve.run import Run
+from agentevolve.run.folder import Run
 from agentevolve.update import remember
 
 

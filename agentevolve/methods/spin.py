@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from agentevolve.act.rollout import rollout
 from agentevolve.local.train import LoraSettings
 from agentevolve.methods.fireact import taught
 from agentevolve.policy import Policy
 from agentevolve.records import Task
 from agentevolve.refine import Pair, differing, learnable
-from agentevolve.rollout import rollout
-from agentevolve.run import Run
+from agentevolve.run.folder import Run
 from agentevolve.update import finetune, mixed, preferences
 
 PREFER = LoraSettings(objective="dpo", beta=0.1, learning_rate=5e-5, epochs=3)

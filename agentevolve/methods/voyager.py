@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agentevolve.acquire import earlier, grown, propose, select, validated
+from agentevolve.act.rollout import rollout
 from agentevolve.evaluate.diagnose import assess
 from agentevolve.load import manual
 from agentevolve.policy import Count, Policy
 from agentevolve.records import Entry, Task
 from agentevolve.refine import corrected, split, verified
-from agentevolve.rollout import rollout
-from agentevolve.run import Run
+from agentevolve.run.folder import Run
 from agentevolve.update import remember
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from agentevolve.act.rollout import rollout
 from agentevolve.policy import Count, Policy, Share
 from agentevolve.records import Task
 from agentevolve.refine import abstracted, cap, judge, keep
-from agentevolve.rollout import rollout
-from agentevolve.run import Run
+from agentevolve.run.folder import Run
 from agentevolve.update import remember
 
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import NamedTuple
 
-from agentevolve.asking import ask
+from agentevolve.act.asking import ask
+from agentevolve.act.prompting import render
 from agentevolve.policy import Policy
-from agentevolve.prompting import render
 from agentevolve.records import Task, Trajectory
 from agentevolve.refine.filters import learnable
 from agentevolve.refine.judge import judge
-from agentevolve.run import Run
+from agentevolve.run.folder import Run
 
 OTHER = "other"
 

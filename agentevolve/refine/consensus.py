@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from agentevolve.prompting import transcript
+from agentevolve.act.prompting import transcript
 from agentevolve.records import Entry, Trajectory
 from agentevolve.refine.filters import agreement, cap, keep
 from agentevolve.refine.lessons import entry

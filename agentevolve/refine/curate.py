@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agentevolve.asking import ask
+from agentevolve.act.asking import ask
+from agentevolve.act.prompting import render, transcript
 from agentevolve.policy import Policy
-from agentevolve.prompting import render, transcript
 from agentevolve.records import Entry, Trajectory
 from agentevolve.refine.filters import learnable
-from agentevolve.run import Run
+from agentevolve.run.folder import Run
 
 
 def curated(sheets: Sequence[Entry], attempts: Sequence[Trajectory], policy: Policy, run: Run) -> list[Entry]:

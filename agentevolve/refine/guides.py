@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agentevolve.asking import ask
+from agentevolve.act.asking import ask
+from agentevolve.act.prompting import render, transcript
 from agentevolve.policy import Policy
-from agentevolve.progress import progress
-from agentevolve.prompting import render, transcript
 from agentevolve.records import Entry, Trajectory
 from agentevolve.refine.filters import learnable
 from agentevolve.refine.lessons import entry
 from agentevolve.refine.pairs import Pair, divergence
-from agentevolve.run import Run
+from agentevolve.run.folder import Run
+from agentevolve.run.progress import progress
 
 ENDED = "nothing more: it ended here"
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from agentevolve.asking import ask
+from agentevolve.act.asking import ask
+from agentevolve.act.prompting import render
+from agentevolve.act.rollout import rollout
 from agentevolve.memory import EntryMemory
 from agentevolve.policy import Policy
-from agentevolve.prompting import render
 from agentevolve.records import Entry, Trajectory
 from agentevolve.refine.filters import learnable
 from agentevolve.refine.lessons import abstracted, blocks
 from agentevolve.refine.nearness import grouped, vectors
-from agentevolve.rollout import rollout
-from agentevolve.run import Run
+from agentevolve.run.folder import Run
 
 CLOSEST = 3  # known rules that the model compares a new one with
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from agentevolve.asking import ask
+from agentevolve.act.asking import ask
+from agentevolve.act.prompting import render, transcript
 from agentevolve.policy import Policy
-from agentevolve.progress import progress
-from agentevolve.prompting import render, transcript
 from agentevolve.records import Entry, Kind, Trajectory
 from agentevolve.refine.filters import keep, learnable
-from agentevolve.run import Run
+from agentevolve.run.folder import Run
+from agentevolve.run.progress import progress
 
 REFLECTION_TOKENS = 60
 Succeeded = Callable[[Trajectory], bool]

@@ -9,7 +9,7 @@ from agentevolve.memory import EntryMemory, embedded_tokens
 from agentevolve.memory.ledger import key_id
 from agentevolve.records import Entry, Trajectory, Usage
 from agentevolve.refine.filters import learnable
-from agentevolve.run import Run
+from agentevolve.run.folder import Run
 
 ROUNDS = 20  # of k-means
 

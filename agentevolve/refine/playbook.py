@@ -6,17 +6,17 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from agentevolve.asking import ask
+from agentevolve.act.asking import ask
+from agentevolve.act.prompting import render, transcript
 from agentevolve.memory import EntryMemory
 from agentevolve.policy import Policy
-from agentevolve.progress import progress
-from agentevolve.prompting import render, transcript
 from agentevolve.records import Entry, Trajectory
 from agentevolve.refine.filters import learnable
 from agentevolve.refine.lessons import entry
 from agentevolve.refine.nearness import distinct
 from agentevolve.refine.rules import read_edits
-from agentevolve.run import Run
+from agentevolve.run.folder import Run
+from agentevolve.run.progress import progress
 
 TAG = re.compile(r"^\W*(HELPFUL|HARMFUL)\b(.*)$", re.MULTILINE)
 

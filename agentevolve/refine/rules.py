@@ -7,15 +7,15 @@ import re
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from agentevolve.asking import ask
+from agentevolve.act.asking import ask
+from agentevolve.act.prompting import render, transcript
 from agentevolve.policy import Policy
-from agentevolve.progress import progress
-from agentevolve.prompting import render, transcript
 from agentevolve.records import Entry, Trajectory
 from agentevolve.refine.filters import learnable
 from agentevolve.refine.lessons import entry
 from agentevolve.refine.pairs import Pair
-from agentevolve.run import Run
+from agentevolve.run.folder import Run
+from agentevolve.run.progress import progress
 
 LINE = re.compile(r"^[^\w\n]*(ADD|AGREE|EDIT|REMOVE)[^\w\n]*(?:(\d+)[^\w\n]*)?(.*)$", re.MULTILINE)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from agentevolve.act.prompting import render
+from agentevolve.act.replay import replay
 from agentevolve.policy import Policy
-from agentevolve.prompting import render
 from agentevolve.records import Entry, Trajectory
 from agentevolve.refine.filters import keep
 from agentevolve.refine.lessons import critique, entry
-from agentevolve.replay import replay
-from agentevolve.run import Run
+from agentevolve.run.folder import Run
 
 
 def verified(trajectories: Sequence[Trajectory], round: int) -> list[Entry]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from agentevolve.act.rollout import rollout
 from agentevolve.policy import Policy
-from agentevolve.rollout import rollout
-from agentevolve.run import Run
+from agentevolve.run.folder import Run
 from agentevolve.update.context import memory_of
 
 PROBE = "recall-free"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from agentevolve.memory import EntryMemory, embedded_tokens, open_memory
 from agentevolve.policy import Policy
 from agentevolve.records import Entry, Kind, Usage
-from agentevolve.run import Run
+from agentevolve.run.folder import Run
 
 
 def memory_of(run: Run) -> EntryMemory:

@@ -9,7 +9,7 @@ from agentevolve.local import catalog
 from agentevolve.local.adapter import read_adapter
 from agentevolve.local.merge import merge_lora
 from agentevolve.policy import Policy
-from agentevolve.run import Run
+from agentevolve.run.folder import Run
 from agentevolve.update.weights import local_base
 
 

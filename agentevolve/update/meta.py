@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from agentevolve.act.prompting import render, transcript
 from agentevolve.local.rows import clean
-from agentevolve.prompting import render, transcript
 from agentevolve.records import Example, Message, Trajectory
 from agentevolve.refine import keep, learnable
 from agentevolve.update.weights import examples

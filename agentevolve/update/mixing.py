@@ -10,7 +10,7 @@ from typing import Literal
 from agentevolve.local.adapter import LoraSettings, read_rows
 from agentevolve.policy import Policy
 from agentevolve.records import Example, Trajectory
-from agentevolve.run import Run
+from agentevolve.run.folder import Run
 from agentevolve.update.weights import finetune
 
 Mix = Literal["fresh", "window", "cumulative"]

@@ -6,16 +6,16 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from agentevolve.act.prompting import conversation
 from agentevolve.local import catalog
 from agentevolve.local.adapter import read_adapter
 from agentevolve.local.train import LoraSettings, train_lora
 from agentevolve.policy import Policy
-from agentevolve.progress import progress
-from agentevolve.prompting import conversation
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Example, Trajectory, Usage
 from agentevolve.refine import Pair, keep, learnable
-from agentevolve.run import Run
+from agentevolve.run.folder import Run
+from agentevolve.run.progress import progress
 
 
 def examples(trajectories: Sequence[Trajectory], *, keep_memory: bool = False, solved: bool = True) -> list[Example]:

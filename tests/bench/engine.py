@@ -16,14 +16,14 @@ from queue import SimpleQueue
 
 import httpx
 
+from agentevolve.act.prompting import conversation
+from agentevolve.act.rollout import rollout
 from agentevolve.load import load_task_set, tasks_of
 from agentevolve.local import catalog
-from agentevolve.local.engine import Engine, grammar, serve
+from agentevolve.models.engines.llama_cpp import Engine, grammar, serve
 from agentevolve.policy import Policy
-from agentevolve.prompting import conversation
 from agentevolve.records import Trajectory, Usage
-from agentevolve.rollout import rollout
-from agentevolve.run import Run
+from agentevolve.run.folder import Run
 
 WORKERS = 4
 

@@ -25,9 +25,9 @@ import psutil
 from tqdm import tqdm
 
 from agentevolve.load import environments, load_environment, load_task_set, task_sets, tasks_of
+from agentevolve.models.stand_ins import at_random
+from agentevolve.models.tools import read
 from agentevolve.records import Task
-from agentevolve.stand_ins import at_random
-from agentevolve.tools import read
 
 Driven = Generator[None, str, None]
 STEPS = 60  # the most steps an episode is measured for
@@ -161,7 +161,7 @@ def textworld_express(task: Task) -> Driven:
 
 def tau2(task: Task) -> Driven:
     """The package's telecom world and its tool calls."""
-    from agentevolve.environments._tau2 import listed, load
+    from agentevolve.environments.support.tau2 import listed, load
 
     telecom = load()
     from tau2.data_model.message import ToolCall
@@ -176,8 +176,8 @@ def tau2(task: Task) -> Driven:
 
 def babyai(task: Task) -> Driven:
     """Minigrid's level, one kept; its picture is not put into words."""
-    from agentevolve.environments._minigrid import level_of
     from agentevolve.environments.babyai import ACTIONS
+    from agentevolve.environments.support.minigrid import level_of
 
     world = _kept(babyai, lambda: level_of(task.data["level"]))
     world.reset(seed=task.seed)
@@ -203,7 +203,7 @@ def alfworld(task: Task) -> Driven:
     from alfworld.agents.environment.alfred_tw_env import AlfredDemangler
     from textworld.envs import PddlEnv
 
-    from agentevolve.environments._alfworld_games import game
+    from agentevolve.environments.support.alfworld.games import game
 
     infos = textworld.EnvInfos(admissible_commands=True, won=True)
     world = _kept(alfworld, lambda: AlfredDemangler(PddlEnv(infos), shuffle=False))
@@ -235,7 +235,7 @@ def humaneval(task: Task) -> Driven:
 
 def bfcl(task: Task) -> Driven:
     """The package's executor, which evaluates each call as text."""
-    from agentevolve.environments import _bfcl
+    from agentevolve.environments.support import bfcl as _bfcl
 
     _bfcl.load()
     from bfcl_eval.eval_checker.multi_turn_eval.multi_turn_utils import execute_multi_turn_func_call
@@ -265,8 +265,8 @@ def scienceworld(task: Task) -> Driven:
     """The package's server, asked for what a step needs and no more: its own step lists thousands of actions."""
     from scienceworld import ScienceWorldEnv
 
-    from agentevolve.environments._scienceworld import VARIATIONS, pairs
     from agentevolve.environments.scienceworld import FIRST
+    from agentevolve.environments.support.scienceworld import VARIATIONS, pairs
 
     world = _kept(scienceworld, lambda: ScienceWorldEnv("", envStepLimit=1_000))
     kinds = tuple(task.data.get("tasks") or VARIATIONS)

@@ -18,9 +18,9 @@ from scipy.stats import binomtest
 from tqdm import tqdm
 
 from agentevolve.load import load_environment, load_task_set, task_sets, tasks_of
+from agentevolve.models.stand_ins import at_random
 from agentevolve.protocols import Environment
 from agentevolve.records import SOLVED, Task
-from agentevolve.stand_ins import at_random
 
 TASKS = Path(__file__).parents[2] / "tasks"
 

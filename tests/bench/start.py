@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 
-CLI = [sys.executable, "-c", "from agentevolve.cli import main; main()"]
+CLI = [sys.executable, "-c", "from agentevolve.cli.main import main; main()"]
 
 
 def timed(command: list[str]) -> float:

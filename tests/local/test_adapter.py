@@ -7,9 +7,10 @@ import pytest
 import tiny
 import torch
 
-from agentevolve.local import adapter, catalog, engine
+from agentevolve.local import adapter, catalog
 from agentevolve.local.adapter import LoraSettings, check_base, read_adapter
 from agentevolve.local.train import load_base, train_lora
+from agentevolve.models.engines import llama_cpp as engine
 from agentevolve.protocols import AgentevolveError
 
 QUESTIONS = ["What is the password?", "Tell me the password!"]

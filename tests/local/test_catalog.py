@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from agentevolve.local import catalog
-from agentevolve.local.engine import serve
+from agentevolve.models.engines.llama_cpp import serve
 from agentevolve.protocols import AgentevolveError
 
 NAME = "smollm2-135m"

@@ -8,10 +8,11 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from agentevolve.local import adapter, catalog, engine
+from agentevolve.local import adapter, catalog
 from agentevolve.local.adapter import LoraSettings, read_adapter, read_rows
 from agentevolve.local.merge import merge_lora
 from agentevolve.local.train import load_base, train_lora
+from agentevolve.models.engines import llama_cpp as engine
 from agentevolve.protocols import AgentevolveError
 
 ROWS = [tiny.example("Where?", "go north", "take"), tiny.example("What?", "a coin")]

@@ -2,8 +2,9 @@ import httpx
 import pytest
 import tiny
 
-from agentevolve.local import catalog, engine
+from agentevolve.local import catalog
 from agentevolve.local.rows import IGNORED, Row, clean, collate, fit, render
+from agentevolve.models.engines import llama_cpp as engine
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Message
 

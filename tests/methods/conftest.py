@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import pytest
 from worlds import new_run, use_model
 
+from agentevolve.act.rollout import SERVING
 from agentevolve.local.adapter import read_rows
+from agentevolve.models.stand_ins import ScriptedModel
 from agentevolve.policy import Policy
 from agentevolve.records import Example
-from agentevolve.rollout import SERVING
-from agentevolve.run import Run
-from agentevolve.stand_ins import ScriptedModel
+from agentevolve.run.folder import Run
 
 sys.path.append(str(Path(__file__).parents[1] / "local"))
 

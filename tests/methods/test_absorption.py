@@ -3,10 +3,10 @@
 import pytest
 from worlds import lamp, make_tasks, use_model, walker
 
+from agentevolve.act.rollout import rollout
 from agentevolve.local.adapter import LoraSettings
 from agentevolve.memory import read_entries, read_ledger
 from agentevolve.methods.agentevolve import agentevolve
-from agentevolve.rollout import rollout
 from agentevolve.update import absorbed
 
 QUICK = LoraSettings(rank=2, alpha=4, epochs=1)

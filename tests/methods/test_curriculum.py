@@ -6,19 +6,19 @@ import pytest
 from worlds import Corridor, lamp, make_tasks, new_run, use_model, walker
 
 from agentevolve.acquire import talked_over
+from agentevolve.act.rollout import rollout
 from agentevolve.evaluate.diagnose import Assessment, assess
 from agentevolve.local.adapter import LoraSettings
 from agentevolve.memory import read_entries
 from agentevolve.methods.gepa import SEED, gepa
 from agentevolve.methods.self_talk import self_talk
 from agentevolve.methods.voyager import voyager
+from agentevolve.models.stand_ins import ScriptedModel
 from agentevolve.policy import Policy
 from agentevolve.protocols import BudgetExceeded, ModelError
 from agentevolve.records import PolicyStamp, Trajectory, Turn
 from agentevolve.refine import verified
-from agentevolve.rollout import rollout
-from agentevolve.run import Run
-from agentevolve.stand_ins import ScriptedModel
+from agentevolve.run.folder import Run
 
 TASKS = make_tasks(4, length=2, limit=3)
 POLICY = Policy(model="scripted")

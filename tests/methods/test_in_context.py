@@ -2,6 +2,7 @@
 
 from worlds import lamp, make_tasks, walker
 
+from agentevolve.act.rollout import rollout
 from agentevolve.memory import read_entries
 from agentevolve.methods.expel import expel
 from agentevolve.methods.memento import memento
@@ -9,7 +10,6 @@ from agentevolve.methods.reasoning_bank import reasoning_bank
 from agentevolve.methods.reflexion import reflexion
 from agentevolve.methods.self_refine import self_refine
 from agentevolve.methods.workflow_memory import workflow_memory
-from agentevolve.rollout import rollout
 
 TASKS = make_tasks(4, length=2, limit=3)
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from worlds import lamp, learner, make_tasks, use_model, walker
 
-from agentevolve.budget import Allowance
 from agentevolve.local.adapter import LoraSettings, read_adapter, read_rows
 from agentevolve.local.rows import Row
 from agentevolve.local.train import read_tokens
@@ -20,6 +19,7 @@ from agentevolve.methods.self_rewarding import self_rewarding
 from agentevolve.methods.spin import spin
 from agentevolve.methods.star import star
 from agentevolve.protocols import BudgetExceeded
+from agentevolve.run.budget import Allowance
 
 QUICK = LoraSettings(rank=2, alpha=4, epochs=1)
 TASKS = make_tasks(4, length=2, limit=4)

@@ -2,12 +2,12 @@
 
 from worlds import NUMBERS, lamp, make_tasks, walker
 
+from agentevolve.act.rollout import rollout
 from agentevolve.memory import read_entries
 from agentevolve.methods.ace import ace
 from agentevolve.methods.autoguide import autoguide
 from agentevolve.methods.dynamic_cheatsheet import dynamic_cheatsheet
 from agentevolve.methods.tran import tran
-from agentevolve.rollout import rollout
 
 TASKS = make_tasks(4, length=2, limit=3)
 

@@ -2,10 +2,10 @@
 
 from worlds import lamp, make_tasks
 
+from agentevolve.act.rollout import rollout
 from agentevolve.memory import read_entries
 from agentevolve.methods.memory_of_thought import memory_of_thought
 from agentevolve.methods.self_demos import self_demos
-from agentevolve.rollout import rollout
 
 TASKS = make_tasks(4, length=2, limit=3)
 

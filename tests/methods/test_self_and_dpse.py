@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from worlds import lamp, make_tasks, walker
 
+from agentevolve.act.prompting import render, transcript
 from agentevolve.local.adapter import LoraSettings, read_adapter, read_rows
 from agentevolve.methods.dpse import dpse
 from agentevolve.methods.self import self as self_evolution
-from agentevolve.prompting import render, transcript
 from agentevolve.records import PolicyStamp, Task, Trajectory, Turn
 from agentevolve.refine import topics, underserved
 from agentevolve.refine.censor import signals

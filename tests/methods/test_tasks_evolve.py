@@ -9,10 +9,10 @@ from agentevolve.acquire import grown, mutate, propose, validated
 from agentevolve.load import check_settings, load_task_set, manual, tasks_of
 from agentevolve.methods.evol_instruct import evol_instruct
 from agentevolve.methods.self_instruct import self_instruct
+from agentevolve.models.stand_ins import ScriptedModel
 from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError
-from agentevolve.run import Run, identity
-from agentevolve.stand_ins import ScriptedModel
+from agentevolve.run.folder import Run, identity
 
 TASKS = make_tasks(4, length=3, limit=4)
 POLICY = Policy(model="scripted")

@@ -7,12 +7,12 @@ import torch
 from safetensors.torch import load_file
 from worlds import lamp, make_tasks, use_model, walker
 
+from agentevolve.act.rollout import rollout
 from agentevolve.local.adapter import WEIGHTS, LoraSettings, read_adapter, read_rows
 from agentevolve.methods.elastic_reset import elastic_reset
 from agentevolve.methods.model_soups import model_soups
 from agentevolve.methods.rlcd import rlcd
 from agentevolve.refine import keep
-from agentevolve.rollout import rollout
 from agentevolve.update import examples, finetune, merged, mixed, per_skill, replayed
 
 QUICK = LoraSettings(rank=2, alpha=4, epochs=1)

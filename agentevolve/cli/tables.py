@@ -1,0 +1,157 @@
+"""Tables for the command line. Text from outside is shown as text: no markup, no control characters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from agentevolve.evaluate.table import plain
+from agentevolve.load import TaskSet, extra
+from agentevolve.loop.forecast import Forecast, Spending
+from agentevolve.records import Entry
+from agentevolve.survey import Method
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
+
+def task_sets(sets: Sequence[TaskSet], *, detailed: bool) -> list[Table | Text]:
+    """The task sets, one a row; with `detailed` also each one's settings and splits."""
+    rows = [
+        (
+            one.name,
+            _sizes(one),
+            _limit(one),
+            _actions(one),
+            _measured(one, "random"),
+            _measured(one, "oracle"),
+            extra(one.env) or "–",
+            one.licence,
+        )
+        for one in sets
+    ]
+    made: list[Table | Text] = [
+        _table(("task set", "train/val/test", "turns", "actions", "random % (n)", "oracle % (n)", "extra", "licence"), rows)
+    ]
+    for one in sets if detailed else ():
+        facts: list[tuple[str, object]] = [("asked", one.about), ("environment", one.env), *one.settings.items()]
+        facts += [(split, seeds.seeds) for split, seeds in one.splits.items()]
+        facts += [("oracle misses", f"{len(ids)} tasks: {reason}") for reason, ids in one.misses.items()]
+        measured = [
+            (
+                f"{found.arm} on {found.split}",
+                f"{found.success:.2f} [{found.low:.2f}, {found.high:.2f}], n={found.n}: {found.command}",
+            )
+            for found in one.measured
+        ]
+        made.append(_table(("setting", "value"), [(str(name), str(value)) for name, value in [*facts, *measured]]))
+    return made
+
+
+def forecast(found: Forecast) -> list[Table | Text]:
+    """A row a method: expected attempts, tokens by phase, dollars and minutes; then their sum."""
+    total = found.total()
+    rows = [_spent(name, phases) for name, phases in found.methods.items()]
+    rows += [_spent("total", total)] if len(rows) > 1 else []
+    names = ("method", "attempts", *(f"{phase}, tokens" for phase in total), "tokens", "USD", "minutes")
+    return [_table(names, rows)]
+
+
+def _spent(name: str, phases: dict[str, Spending]) -> tuple[str, ...]:
+    total = sum(phases.values(), Spending())
+    tokens = [f"{one.tokens:,.0f}" for one in phases.values()]
+    return name, f"{total.attempts:,.0f}", *tokens, f"{total.tokens:,.0f}", f"{total.usd:.2f}", f"{total.seconds / 60:,.0f}"
+
+
+def models(rows: Sequence[dict[str, Any]]) -> list[Table | Text]:
+    """The local models and how to name another."""
+    listed = [(row["model"], "on this machine" if row["cached"] else "fetched at first use") for row in rows]
+    listed += [
+        ("local/PATH", "a .gguf file, or a transformers folder with one"),
+        ("random, oracle", "the floor and the ceiling: no model"),
+    ]
+    listed += [
+        (
+            "openai/…, anthropic/…, ollama_chat/…, hosted_vllm/…",
+            "any LiteLLM name; its key from the environment, --api-base for a server",
+        )
+    ]
+    return [_table(("--model", "what it is"), listed)]
+
+
+def methods(found: Sequence[Method]) -> list[Table | Text]:
+    """The methods, one a row; cells that the survey itself gives to a method come before ours, which stand in brackets."""
+    rows = [(one.name, "; ".join([*one.survey, *(f"({cell})" for cell in one.ours)]), one.about) for one in found]
+    return [_table(("method", "cells", "what it does"), rows)]
+
+
+def method(one: Method) -> list[Table | Text]:
+    """One method whole."""
+    rows = [("what it does", one.about), ("a round", one.steps), ("cells (the survey's)", "; ".join(one.survey) or "–")]
+    rows += [("cost", one.cost), ("operators", ", ".join(one.operators))]
+    rows += [("cells (ours)", "; ".join(one.ours) or "–"), ("deviations", one.deviations)]
+    rows += [(f"settings.{name}", _clean(str(value))) for name, value in one.settings.items()]
+    return [_table((one.name, ""), rows)]
+
+
+def entries(found: Sequence[Entry]) -> list[Table | Text]:
+    """Entries, one a row."""
+    rows = [(one.id, one.kind, str(one.round), f"{one.reward:.2f}", plain(one.text)) for one in found]
+    return [_table(("id", "kind", "round", "reward", "text"), rows)]
+
+
+def entry(one: Entry) -> list[Table | Text]:
+    """One entry whole."""
+    rows = [(name, "\n".join(map(_clean, value)) if isinstance(value, tuple) else _clean(str(value))) for name, value in one]
+    return [_table(("field", "value"), rows)]
+
+
+def found(hits: Sequence[tuple[Entry, float]]) -> list[Table | Text]:
+    """Search results, nearest first."""
+    rows = [(f"{similarity:.3f}", one.id, one.kind, plain(one.text)) for one, similarity in hits]
+    return [_table(("similarity", "id", "kind", "text"), rows)]
+
+
+def stats(values: dict[str, Any]) -> list[Table | Text]:
+    """A memory in numbers."""
+    return [_table(("what", "value"), [(name, _clean(str(value))) for name, value in values.items()])]
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(cell) for cell in row))
+    return made
+
+
+def _clean(text: str) -> str:
+    return "".join(sign if sign.isprintable() or sign == "\n" else " " for sign in text)
+
+
+def _sizes(one: TaskSet) -> str:
+    return "/".join(str(seeds.seeds[1] - seeds.seeds[0]) for seeds in one.splits.values())
+
+
+def _limit(one: TaskSet) -> str:
+    return str(one.settings.get("limit", "–"))
+
+
+def _actions(one: TaskSet) -> str:
+    shown = [f"{found.actions:.0f}" if found.actions else "free text" for found in one.measured if found.arm == "random"]
+    return shown[0] if shown else "–"
+
+
+def _measured(one: TaskSet, arm: str) -> str:
+    shown = [
+        f"{100 * found.success:.0f} [{100 * found.low:.0f}, {100 * found.high:.0f}] ({found.n})"
+        for found in one.measured
+        if found.arm == arm
+    ]
+    return shown[0] if shown else "–"

@@ -1,0 +1,210 @@
+"""Methods side by side at an equal budget: each learns on the same tasks with the same seeds, and is measured on the same ones.
+
+OUT/comparison.yaml               what was asked for
+OUT/TASKS/seed-N/controls/        a run: no learning, random and oracle
+OUT/TASKS/seed-N/METHOD/          a run for each method: its rounds, and its measurements after each
+
+As in `evolve` there is no state but the journals. What one run has paid for, the others of the same seed borrow, and are
+charged for: the budget is what a method costs alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from agentevolve.acquire import is_plan
+from agentevolve.act.rollout import ORACLE, rollout
+from agentevolve.config import Comparison, Entrant, read_comparison, write_config
+from agentevolve.evaluate import Arm, Learnt
+from agentevolve.load import load_method, load_task_set, ready, tasks_of
+from agentevolve.loop.evolve import base_policy, check_method, check_model, held_out, practised
+from agentevolve.policy import Policy
+from agentevolve.protocols import AgentevolveError, BudgetExceeded
+from agentevolve.records import Task, Trajectory, Usage
+from agentevolve.run.budget import Allowance
+from agentevolve.run.folder import ASKED, SPENT, Run, identity, phase_of
+
+CONFIG = "comparison.yaml"
+CONTROLS = "controls"
+UNFIT = "did not fit the budget"
+
+
+class Exercise(NamedTuple):
+    """What a method is given with one seed: tasks to learn from, tasks that it is measured on, and others to forget."""
+
+    name: str
+    train: list[Task]
+    held: list[Task]
+    guard: list[Task]
+
+
+def compare(config: Comparison, folder: Path, *, resume: bool = False, quiet: bool = False) -> list[Learnt]:
+    """Run every method on every task set with every seed; what each has learnt, and what the controls reached.
+
+    Raises AgentevolveError before anything is written for a comparison that cannot be run, or a folder that holds another.
+    """
+    exercises = check_comparison(config)
+    _claim(config, folder, resume)
+    found = []
+    for of_set in exercises:
+        for seed, given in zip(config.seeds, of_set, strict=True):
+            found += _with_seed(config, folder / given.name / f"seed-{seed}", seed, given, quiet)
+    return found
+
+
+def check_comparison(config: Comparison) -> list[list[Exercise]]:
+    """What there is to do, by task set and seed; raises AgentevolveError for a comparison that cannot be run."""
+    for name in (*config.tasks, *([config.guard] if config.guard else [])):
+        ready(load_task_set(name))
+    check_model(config.model, config.api_base)
+    for entrant in config.methods:
+        check_method(entrant.method, entrant.settings, config.model)
+        if entrant.name == CONTROLS:
+            raise AgentevolveError(f"methods: {CONTROLS!r} is the name of the control arms; give the method a label")
+    return [[exercise(config, name, seed) for seed in config.seeds] for name in config.tasks]
+
+
+def exercise(config: Comparison, name: str, seed: int) -> Exercise:
+    """The tasks of a seed: `train.tasks` drawn from the train split, the first `held.tasks` of the split that is measured."""
+    task_set = load_task_set(name)
+    train = practised(task_set, config.train.tasks, seed)
+    held = tasks_of(task_set, config.split, limit=config.held.tasks)
+    if not held:
+        raise AgentevolveError("held.tasks is 0: without held-out tasks there is nothing to compare by")
+    guard = tasks_of(load_task_set(config.guard), config.split, limit=config.held.tasks) if config.guard else []
+    held_out(train, held + guard)
+    return Exercise(task_set.name, train, held, guard)
+
+
+def _claim(config: Comparison, folder: Path, resume: bool) -> None:
+    """Make `folder` this comparison's, or find that it is; on resuming, methods, seeds and task sets may have been added."""
+    there = folder / CONFIG
+    if not there.exists():
+        if folder.exists() and any(not child.name.startswith(".") for child in folder.iterdir()):
+            raise AgentevolveError(f"{folder}: not empty and not a comparison; name a new folder with --out")
+    elif not resume:
+        raise AgentevolveError(f"{folder}: holds a comparison already; go on with --resume, or name a new folder with --out")
+    elif _fixed(read_comparison(there)) != _fixed(config):
+        raise AgentevolveError(f"{there}: was made with other settings; only methods, seeds and tasks may change")
+    write_config(config, there)
+
+
+def _fixed(config: Comparison) -> dict[str, object]:
+    return config.model_dump(exclude={"methods", "seeds", "tasks", "workers", "threads"})
+
+
+def _with_seed(config: Comparison, place: Path, seed: int, given: Exercise, quiet: bool) -> list[Learnt]:
+    """The controls and every method with one seed."""
+    done: list[Run] = []
+
+    def within(name: str, do: Callable[[Run], list[Arm]]) -> Learnt:
+        run = Run(place / name, seed=seed, workers=config.workers, quiet=quiet)
+        run.held_out = frozenset(map(identity, given.held + given.guard))
+        for other in done:
+            run.borrow(other)
+        try:
+            arms = do(run)
+        finally:
+            run.close()
+        done.append(run)
+        return Learnt(given.name, seed, name, arms, run.costs(), _rounds(run), _taught(run))
+
+    found = [within(CONTROLS, lambda run: _controls(config, given, run))]
+    for entrant in config.methods:
+        found.append(within(entrant.name, lambda run, entrant=entrant: _learn(config, entrant, given, run)))  # type: ignore[misc]
+    return found
+
+
+def _controls(config: Comparison, given: Exercise, run: Run) -> list[Arm]:
+    base = base_policy(config)
+    policies = {"no learning": base, "random": Policy(model="random"), "oracle": Policy(model=ORACLE)}
+    arms = [_measured(name, policy, given.held, run, "0", config) for name, policy in policies.items()]
+    return arms + ([_measured("guard", base, given.guard, run, "0", config)] if given.guard else [])
+
+
+def _learn(config: Comparison, entrant: Entrant, given: Exercise, run: Run) -> list[Arm]:
+    """All rounds that fit the budget, each measured; then the learnt policy's own controls."""
+    run.settle("method", entrant.model_dump(mode="json", exclude={"label"}))
+    method = load_method(entrant.method, entrant.settings)
+    budget = config.budget
+    episodes, spent = run.learning()
+    run.budget = allowance = Allowance(budget.tokens, budget.usd, spent, max_episodes=budget.episodes, episodes=episodes)
+    base = policy = base_policy(config)
+    arms: list[Arm] = []
+    for number in range(1, config.rounds + 1):
+        run.round = number
+        candidate = _one_round(lambda policy=policy: method(policy, given.train, run), run, allowance)  # type: ignore[misc]
+        if candidate is None:
+            break
+        policy = candidate.using(round=number)
+        with allowance.aside():
+            arms.append(_measured("learnt", policy, given.held, run, str(number), config))
+    with allowance.aside():
+        extra = own_controls(base, policy)
+        arms += [_measured(name, one, given.held, run, "end", config) for name, one in extra.items()]
+        return arms + ([_measured("guard", policy, given.guard, run, "end", config)] if given.guard else [])
+
+
+def _one_round(learn: Callable[[], Policy], run: Run, allowance: Allowance) -> Policy | None:
+    """The policy after the round under way, or None if it did not fit the allowance: then the one before it stays.
+
+    Whether it fits depends on its whole cost alone, so that a resumed comparison decides as an uninterrupted one does.
+    """
+    name = f"round {run.round}"
+    if run.facts.get(name, {}).get("unfit"):
+        return None
+    try:
+        policy = learn()
+        fits = name in run.facts or allowance.kept()
+    except BudgetExceeded:
+        policy, fits = None, False
+    episodes, spent = run.learning()
+    cost = {"episodes": episodes, "usage": spent.model_dump()} if fits else {}
+    run.once(name, lambda: {"unfit": "" if fits else UNFIT, **cost})
+    return policy if fits else None
+
+
+def own_controls(base: Policy, policy: Policy) -> dict[str, Policy]:
+    """What tells where a learnt policy's gain comes from: other entries in its memory's place, and its weights alone."""
+    found = {}
+    if policy.memory and any([*policy.recall.own.values(), *policy.recall.nearest.values()]):
+        found["shuffled memory"] = policy.using(recall=policy.recall.model_copy(update={"shuffled": True}))
+    if policy.adapter and policy.memory:
+        found["empty memory"] = base.using(adapter=policy.adapter, round=policy.round)
+    return found
+
+
+def _measured(name: str, policy: Policy, tasks: Sequence[Task], run: Run, when: str, config: Comparison) -> Arm:
+    """The policy's attempts at held-out tasks, with the luck that all policies share."""
+    phase = f"{when}/{config.split}/{name.replace(' ', '-')}"
+    return Arm(name, when, rollout(policy, tasks, run, phase=phase, samples=config.held.samples, luck=config.split))
+
+
+def _rounds(run: Run) -> list[tuple[int, Usage]]:
+    """For each round that counts the attempts and the cost of learning up to its end; its seconds are those on the clock."""
+    found, waited = [], 0.0
+    for name, fact in run.facts.items():  # in the order in which they were journalled
+        if name.startswith((ASKED, SPENT)) and "usage" in fact:
+            waited += fact["usage"]["seconds"]
+        elif name.startswith("round ") and not fact["unfit"]:
+            last = int(name.removeprefix("round "))
+            made = [one.seconds for one in run.trajectories.values() if _learnt_by(one, last)]
+            cost = Usage.model_validate(fact["usage"])
+            found.append((fact["episodes"], cost.model_copy(update={"seconds": waited + sum(made) / run.workers})))
+    return found
+
+
+def _learnt_by(attempt: Trajectory, last: int) -> bool:
+    number = attempt.phase.partition("/")[0]
+    return phase_of(attempt.phase) == "acquire" and number.isdigit() and int(number) <= last
+
+
+def _taught(run: Run) -> bool:
+    """Whether the method has seen solutions that the worlds gave, not the model: an oracle's attempt, or its plan as a hint."""
+    return any(phase_of(one.phase) == "acquire" and _from_world(one) for one in run.trajectories.values())
+
+
+def _from_world(attempt: Trajectory) -> bool:
+    return attempt.policy.model == ORACLE or is_plan(attempt.hint)

@@ -1,0 +1,186 @@
+"""The round loop: acquire → refine → update → evaluate, a gate at the end of each round, and the test split once.
+
+There is no state but the run's journal: a killed evolution is resumed by running it again, and everything that the journal
+holds is taken from there.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from agentevolve.act.rollout import ORACLE, rollout
+from agentevolve.config import Config, Setup, read_config, write_config
+from agentevolve.evaluate.gate import gate
+from agentevolve.load import TaskSet, load_method, load_task_set, ready, tasks_of
+from agentevolve.local.train import LoraSettings
+from agentevolve.models.lite import open_model
+from agentevolve.policy import Policy
+from agentevolve.protocols import AgentevolveError
+from agentevolve.records import Task, Trajectory
+from agentevolve.run.folder import Run, derived, identity
+
+CONFIG = "config.yaml"
+CANDIDATES = ("memory", "distilled", "distilled+memory")  # arms the gate may promote
+STILL = ("random", "oracle", "base")  # arms that no round changes: measured once
+
+
+def evolve(config: Config, folder: Path, *, resume: bool = False, quiet: bool = False) -> list[Run]:
+    """Evolve once for each seed, in `folder` (one seed) or its subfolders `seed-N`; the runs, closed, in the order of seeds.
+
+    Raises AgentevolveError before anything is written for a config that cannot be run, a folder that holds a run (unless
+    `resume`) or another config.
+    """
+    check(config)
+    _claim(config, folder, resume)
+    runs = []
+    for seed in config.seeds:
+        place = folder if len(config.seeds) == 1 else folder / f"seed-{seed}"
+        run = Run(place, seed=seed, workers=config.workers, quiet=quiet)
+        try:
+            evolve_one(config, run)
+        finally:
+            run.close()
+        runs.append(run)
+    return runs
+
+
+def _claim(config: Config, folder: Path, resume: bool) -> None:
+    """Make `folder` this config's run, or find that it already is."""
+    there = folder / CONFIG
+    if not there.exists():
+        if folder.exists() and any(not child.name.startswith(".") for child in folder.iterdir()):
+            raise AgentevolveError(f"{folder}: not empty and not a run; name a new folder with --out")
+        write_config(config, there)
+    elif not resume:
+        raise AgentevolveError(f"{folder}: holds a run already; go on with --resume, or name a new folder with --out")
+    elif read_config(there) != config:
+        raise AgentevolveError(f"{there}: was made with other settings; resume with the same config and changes")
+
+
+def check(config: Config) -> None:
+    """Raise AgentevolveError, before anything is spent, if the config names what is not there, or a model that cannot do it."""
+    task_set = load_task_set(config.tasks)
+    ready(task_set)
+    for split in ("train", "val", "test") if config.test.tasks else ("train", "val"):
+        tasks_of(task_set, split, limit=1)
+    if not config.val.tasks:
+        raise AgentevolveError("val.tasks is 0: without held-out tasks the gate has nothing to judge by")
+    check_model(config.model, config.api_base)
+    check_method(config.method, config.settings, config.model)
+
+
+def check_model(model: str, api_base: str | None) -> None:
+    """Raise AgentevolveError for a model that is not there."""
+    if model != ORACLE:
+        open_model(model, api_base=api_base).close()
+
+
+def check_method(name: str, settings: Mapping[str, Any], model: str) -> None:
+    """Raise AgentevolveError for a method that is not there, or that asks `model` for what it cannot do."""
+    method = load_method(name, settings)
+    asked = {name: one.default for name, one in signature(method).parameters.items()}
+    if "feeds" in asked:
+        feeds = str(asked["feeds"])
+        if "feeds" in signature(load_method(feeds, {})).parameters:
+            raise AgentevolveError(f"the method {name!r} cannot feed {feeds!r}, which feeds another itself")
+        check_method(feeds, asked.get("feeding") or {}, model)
+    trains = any(isinstance(value, LoraSettings) for value in asked.values()) and 0 not in (asked.get("rows"), asked.get("every"))
+    if trains and not model.startswith("local/"):
+        how = ": settings.rows=0 leaves the weights as they are" if "rows" in asked else ""
+        raise AgentevolveError(f"the method {name!r} fine-tunes, but {model!r} is not a local model{how}")
+    if asked.get("reflections") and model in ("random", ORACLE):
+        raise AgentevolveError(
+            f"{name} asks for {asked['reflections']} reflections, but {model!r} writes no text: "
+            "settings.reflections=0 asks for none"
+        )
+
+
+def evolve_one(config: Config, run: Run) -> Policy:
+    """All rounds with the run's seed; the policy that is in place at the end."""
+    task_set = load_task_set(config.tasks)
+    train = practised(task_set, config.train.tasks, run.seed)
+    method = load_method(config.method, config.settings)
+    val = tasks_of(task_set, "val", limit=config.val.tasks)
+    held = val + (tasks_of(task_set, "test", limit=config.test.tasks) if config.test.tasks else [])
+    held_out(train, held)
+    run.held_out = frozenset(map(identity, held))
+    run.limit(config.max_tokens, config.max_usd)
+    base = policy = base_policy(config)
+    for number in range(1, config.rounds + 1):
+        run.round = number
+        candidate = method(policy, train, run).using(round=number)
+        policy = _evaluated(policy, {arm: policy_of(arm, base, candidate) for arm in config.arms}, val, run, number, config)
+    if config.test.tasks:
+        test = tasks_of(task_set, "test", limit=config.test.tasks)
+        arms = {"base": base} if policy == base else {"base": base, "in place": policy}
+        _measure(arms, test, run, "test", config.test.samples)
+    return policy
+
+
+def practised(task_set: TaskSet, n: int, seed: int) -> list[Task]:
+    """At most `n` tasks of the train split, drawn by the run's seed."""
+    pool = tasks_of(task_set, "train")
+    return random.Random(derived(seed, "train tasks")).sample(pool, min(n, len(pool)))
+
+
+def base_policy(config: Setup) -> Policy:
+    """The policy before any learning."""
+    return Policy(
+        model=config.model,
+        api_base=config.api_base,
+        recall=config.recall,
+        temperature=config.temperature,
+        show_actions=config.show_actions,
+        threads=config.threads,
+    )
+
+
+def policy_of(arm: str, base: Policy, candidate: Policy) -> Policy:
+    """The policy that an arm's name stands for: what of the candidate's learning is switched on, or a control."""
+    shown = candidate.model_dump(include={"memory", "as_of", "recall", "instructions", "round"})
+    remembering = base.using(**shown)
+    distilled = base.using(adapter=candidate.adapter, round=candidate.round)
+    return {
+        "random": Policy(model="random"),
+        "oracle": Policy(model=ORACLE),
+        "base": base,
+        "memory": remembering,
+        "shuffled": remembering.using(recall=candidate.recall.model_copy(update={"shuffled": True})),
+        "distilled": distilled,
+        "distilled+memory": remembering.using(adapter=candidate.adapter),
+    }[arm]
+
+
+def held_out(train: Sequence[Task], held: Sequence[Task]) -> None:
+    """Raise ValueError if a task that is learnt from is also measured on, by its id or by what it is made of."""
+    learnt = {(task.env, task.split, task.seed, str(task.data)) for task in train}
+    shared = [task.id for task in held if task.split == "train" or (task.env, task.split, task.seed, str(task.data)) in learnt]
+    if shared:
+        raise ValueError(f"tasks are both learnt from and held out: {', '.join(shared[:3])}")
+
+
+def _evaluated(policy: Policy, arms: dict[str, Policy], val: Sequence[Task], run: Run, number: int, config: Config) -> Policy:
+    """Measure the round's arms on `val` and let the gate decide which policy is in place after it."""
+    name = f"{number}/val"
+    in_place = {} if policy in arms.values() else {"in place": policy}
+    results = _measure(arms | in_place, val, run, name, config.val.samples)
+    holder = next(arm for arm, one in (arms | in_place).items() if one == policy)
+    challengers = {arm: results[arm] for arm in CANDIDATES if arm in results and arm != holder}
+    rule, margin = config.gate.rule, config.gate.margin
+    verdict = run.once(f"gate {name}", lambda: gate(holder, results[holder], challengers, rule, margin))
+    return arms[verdict["promoted"]] if verdict["promoted"] else policy
+
+
+def _measure(arms: dict[str, Policy], tasks: Sequence[Task], run: Run, name: str, samples: int) -> dict[str, list[Trajectory]]:
+    """Every arm on the same tasks and seeds, journalled as one evaluation."""
+    results = {}
+    for arm, policy in arms.items():
+        phase = f"{name.split('/')[-1]}/{arm}" if arm in STILL else f"{name}/{arm}"
+        luck = name.split("/")[-1]
+        results[arm] = rollout(policy, tasks, run, phase=phase, samples=samples, luck=luck)
+    run.once(f"evaluation {name}", lambda: {arm: [attempt.id for attempt in attempts] for arm, attempts in results.items()})
+    return results

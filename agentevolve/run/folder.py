@@ -1,0 +1,201 @@
+"""A run: one directory, one seed, one append-only journal. What the journal holds is done and is never paid for again.
+
+RUN/config.yaml      what was asked for, every default resolved
+RUN/journal.jsonl    trajectories, reflections, evaluations and gate decisions, in the order in which they happened
+RUN/memory/          the entries (a journal of their own, and the index made from it)
+RUN/adapters/        one folder for each fine-tuning
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from agentevolve.protocols import AgentevolveError
+from agentevolve.records import SPLITS, PolicyStamp, Task, Trajectory, Usage
+from agentevolve.run.budget import Budget
+from agentevolve.run.journal import Journal
+
+Part = TypeVar("Part")
+JOURNAL = "journal.jsonl"
+PHASES = ("acquire", "refine", "update", "evaluate")
+ASKED = "ask/"  # the facts that are answers of a model, with what they cost
+LOST = "lost/"  # the facts that say what a stopped attempt has cost
+SPENT = "spent/"  # the facts that say what anything else has cost
+
+
+def phase_of(name: str) -> str:
+    """Whether an attempt was made to measure (of a run of one policy, or on a split) or to learn, by its phase or id."""
+    first = name.split("/")[:2]
+    return "evaluate" if first[0] == "run" or any(part in SPLITS for part in first) else "acquire"
+
+
+def identity(task: Task) -> str:
+    """What makes two tasks the same world, whatever their ids and splits: environment, seed and settings."""
+    return json.dumps([task.env, task.seed, task.data], sort_keys=True)
+
+
+def derived(*parts: object) -> int:
+    """A seed of 31 bits that depends on `parts` alone."""
+    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:4], "big") >> 1
+
+
+def same(task: Task, seed: int, hint: str, stamp: PolicyStamp) -> str:
+    """What makes two attempts without adapter and memory the same one."""
+    return json.dumps([identity(task), task.prompt, seed, hint, stamp.model_dump(exclude={"round"})], sort_keys=True)
+
+
+class Run:
+    """The run in `folder`, new or resumed. `workers` attempts run side by side; `quiet` hides the progress bars.
+
+    `round` is the number of the round under way, from 1; `held_out` are the identities of tasks that may not be practised.
+    Opening it reads the whole journal. Raises AgentevolveError naming
+    file and line where that is damaged.
+    """
+
+    def __init__(self, folder: Path, *, seed: int = 0, workers: int = 4, quiet: bool = False) -> None:
+        self.folder, self.seed, self.workers, self.quiet = folder, seed, workers, quiet
+        self.journal = Journal(folder / JOURNAL)
+        self.round = 1
+        self.held_out: frozenset[str] = frozenset()
+        self.lent: dict[str, Trajectory] = {}
+        self.answered: dict[str, dict[str, Any]] = {}
+        self.trajectories: dict[str, Trajectory] = {}
+        self.facts: dict[str, Any] = {}
+        self.budget = Budget()
+        self._parts: dict[str, tuple[str, Any]] = {}
+        self._lock = threading.Lock()
+        for number, line in enumerate(self.journal.read(), 1):
+            self._take(line, number)
+
+    def add(self, trajectory: Trajectory) -> None:
+        """Journal a finished attempt; a second one of the same id is refused."""
+        with self._lock:
+            if trajectory.id in self.trajectories:
+                raise ValueError(f"trajectory {trajectory.id} is journalled already")
+            self.journal.append({"kind": "trajectory", "data": trajectory.model_dump(mode="json")})
+            self.trajectories[trajectory.id] = trajectory
+
+    def lose(self, name: str, usage: Usage) -> None:
+        """Journal what an attempt has cost that was stopped before its end: it is made again, but this was spent."""
+        with self._lock:
+            number = sum(fact.startswith(f"{LOST}{name}/") for fact in self.facts)
+            self.once(f"{LOST}{name}/{number}", lambda: {"usage": usage.model_dump()})
+
+    def spend(self, name: str, usage: Usage) -> None:
+        """Journal and book, once, what something that is neither an attempt nor a question has cost."""
+        if SPENT + name not in self.facts:
+            self.budget.book(usage)
+            self.once(SPENT + name, lambda: {"usage": usage.model_dump()})
+
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """The JSON value journalled under `name`, made and journalled now if it is not there yet."""
+        if name not in self.facts:
+            value = make()
+            self.journal.append({"kind": "fact", "name": name, "data": value})
+            self.facts[name] = value
+        return self.facts[name]
+
+    def settle(self, name: str, value: Any) -> None:
+        """Journal what the run is about; raise AgentevolveError when it is about something else already."""
+        begun = bool(self.trajectories or self.facts)
+        if (begun and name not in self.facts) or self.once(name, lambda: value) != value:
+            raise AgentevolveError(f"{self.folder}: holds a run of another {name}; name a new folder with --out")
+
+    def evaluations(self) -> dict[str, dict[str, list[str]]]:
+        """The finished evaluations by name (`1/val`, …), or the attempts of `agentevolve run`: ids by arm."""
+        prefix = "evaluation "
+        found = {name.removeprefix(prefix): arms for name, arms in self.facts.items() if name.startswith(prefix)}
+        for trajectory in self.trajectories.values():
+            if trajectory.phase == "run":
+                arms = found.setdefault(f"run {trajectory.task.split}", {})
+                arms.setdefault(trajectory.policy.model, []).append(trajectory.id)
+        return found
+
+    def acquired(self, *rounds: int) -> list[Trajectory]:
+        """The attempts of these rounds' acquire phases (none named: of all so far), in the order of their ids, round by round."""
+        wanted = [f"{number}/acquire" for number in rounds or range(1, self.round + 1)]
+        found = {trajectory.id: trajectory.phase.split("/")[:2] for trajectory in self.trajectories.values()}
+        return [self.trajectories[id] for name in wanted for id in sorted(found) if "/".join(found[id]) == name]
+
+    def borrow(self, other: Run) -> None:
+        """Take what `other` has paid for instead of paying again: attempts of a bare model, and answers, to the very same.
+
+        They are charged to this run's budget as if it had made them.
+        """
+        for one in other.trajectories.values():
+            if one.end != "error" and not (one.policy.adapter or one.policy.memory):
+                self.lent.setdefault(same(one.task, one.seed, one.hint, one.policy), one)
+        self.answered |= {fact["same"]: fact for fact in other.facts.values() if isinstance(fact, dict) and "same" in fact}
+
+    def limit(self, max_tokens: int | None, max_usd: float | None) -> None:
+        """Let the run spend no more than this, what it has spent so far included."""
+        self.budget = Budget(max_tokens, max_usd, spent=self.spent())
+
+    def spent(self) -> Usage:
+        """What the run has cost so far, in this process and in those before it."""
+        return sum(self.costs().values(), Usage())
+
+    def costs(self) -> dict[str, Usage]:
+        """What each phase has cost so far: acquire (attempts), refine (questions), update (training, embedding), evaluate."""
+        costs = dict.fromkeys(PHASES, Usage())
+        for trajectory in self.trajectories.values():
+            costs[phase_of(trajectory.phase)] += trajectory.usage
+        for name, fact in self.facts.items():
+            kind, _, rest = name.partition("/")
+            if f"{kind}/" in (ASKED, LOST, SPENT) and "usage" in fact:
+                phase = {ASKED: "refine", SPENT: "update"}.get(f"{kind}/") or phase_of(rest)
+                costs[phase] += Usage.model_validate(fact["usage"])
+        return costs
+
+    def learning(self) -> tuple[int, Usage]:
+        """How many attempts were made to learn from, and what learning has cost so far: everything but evaluation."""
+        costs = self.costs()
+        episodes = sum(phase_of(trajectory.phase) == "acquire" for trajectory in self.trajectories.values())
+        return episodes, costs["acquire"] + costs["refine"] + costs["update"]
+
+    def derive(self, *parts: object) -> int:
+        """A seed of 31 bits that depends on the run's seed and `parts` alone."""
+        return derived(self.seed, *parts)
+
+    def rng(self, *parts: object) -> random.Random:
+        """A generator seeded by `derive(*parts)`."""
+        return random.Random(self.derive(*parts))
+
+    def part(self, kind: str, key: str, make: Callable[[], Part]) -> Part:
+        """The run's open part of this kind (its model, its memory). Another key closes the one before and opens anew."""
+        with self._lock:
+            held_key, held = self._parts.get(kind, ("", None))
+            if held is None or held_key != key:
+                if held is not None:
+                    held.close()
+                held = make()
+                self._parts[kind] = (key, held)
+            return held  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """Close the open parts. Closing twice is allowed."""
+        with self._lock:
+            for _, part in self._parts.values():
+                part.close()
+            self._parts.clear()
+
+    def _take(self, line: dict[str, Any], number: int) -> None:
+        try:
+            if line["kind"] == "trajectory":
+                trajectory = Trajectory.model_validate(line["data"])
+                self.trajectories[trajectory.id] = trajectory
+            else:
+                self.facts[line["name"]] = line["data"]
+        except (KeyError, TypeError, ValidationError) as error:
+            why = str(error).splitlines()[0]
+            raise AgentevolveError(
+                f"{self.journal.path}:{number}: not a line of a run's journal ({why}); nothing was changed"
+            ) from None

@@ -1,0 +1,1 @@
+"""What the environments share, and what belongs to one of them alone."""

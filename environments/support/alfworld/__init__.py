@@ -1,0 +1,1 @@
+"""ALFWorld: its engine, its games and their plans."""

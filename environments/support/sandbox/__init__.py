@@ -1,0 +1,1 @@
+"""Programs from outside, judged in a process behind walls."""

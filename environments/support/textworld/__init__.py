@@ -1,0 +1,1 @@
+"""TextWorld: one lock for its compiler, and its games in processes of their own."""

@@ -1,0 +1,118 @@
+"""Rollouts: every attempt ends up in the journal once, whatever breaks on the way."""
+
+import threading
+
+import pytest
+from worlds import Metered, gist, make_tasks, new_run, use_model, walker
+
+from agentevolve.act.rollout import rollout
+from agentevolve.models.stand_ins import ScriptedModel
+from agentevolve.policy import Policy
+from agentevolve.protocols import AgentevolveError, BudgetExceeded, ModelError
+from agentevolve.run.folder import Run
+
+RANDOM = Policy(model="random")
+
+
+def test_results_come_in_order_from_several_workers_and_as_from_one(tmp_path):
+    tasks = make_tasks(6, pause=0.002)
+    many = rollout(RANDOM, tasks, new_run(tmp_path / "many", workers=5), phase="p", samples=3)
+    assert [(one.task.id, one.sample) for one in many] == [(task.id, n) for task in tasks for n in range(3)]
+    alone = rollout(RANDOM, tasks, new_run(tmp_path / "one", workers=1), phase="p", samples=3)
+    assert [gist(one) for one in many] == [gist(one) for one in alone]
+    assert len({one.seed for one in many}) == 18
+
+
+def test_a_broken_world_and_a_failing_backend_are_data_and_the_others_go_on(tmp_path):
+    def moody(messages, choices):
+        if "Corridor three" in messages[1].content:
+            raise ModelError("overloaded")
+        return walker(messages, choices)
+
+    run = new_run(tmp_path)
+    policy = use_model(run, ScriptedModel(moody), RANDOM)
+    found = rollout(policy, make_tasks(6, "Broken"), run, phase="p")
+    assert [one.end for one in found] == ["terminated", "error", "error", "error", "terminated", "error"]
+    assert [one.error for one in found[:3]] == ["", "OSError: the ceiling came down", "ModelError: overloaded"]
+    assert [len(one.turns) for one in found[:3]] == [3, 1, 0]
+    assert [one.solved for one in found] == [True, False, False, False, True, False]
+    assert Run(tmp_path).trajectories == run.trajectories
+    assert len(run.trajectories) == 6
+
+
+def test_a_world_that_cannot_be_made_is_data_too(tmp_path):
+    tasks = [*make_tasks(1, "Unopened"), *make_tasks(2)[1:]]
+    found = rollout(Policy(model="oracle"), tasks, new_run(tmp_path), phase="p")
+    assert [(one.end, one.error) for one in found] == [("error", "OSError: no way in"), ("terminated", "")]
+
+
+def test_the_same_call_again_makes_no_new_attempts_also_in_a_new_process(tmp_path):
+    log = tmp_path / "log"
+    tasks = make_tasks(4, log=str(log))
+    first = rollout(RANDOM, tasks, new_run(tmp_path / "run"), phase="p", samples=2)
+    for run in (Run(tmp_path / "run", quiet=True), Run(tmp_path / "run", quiet=True)):
+        assert rollout(RANDOM, tasks, run, phase="p", samples=2) == first
+    assert len(log.read_text().splitlines()) == 8
+    more = rollout(RANDOM, tasks, Run(tmp_path / "run", quiet=True), phase="p", samples=3)
+    assert len(log.read_text().splitlines()) == 12
+    assert [one for one in more if one.sample < 2] == first
+
+
+def test_the_same_luck_gives_the_same_seeds_over_phases(tmp_path):
+    run, tasks = new_run(tmp_path), make_tasks(4)
+    one = rollout(RANDOM, tasks, run, phase="1/val/a", luck="val")
+    other = rollout(RANDOM, tasks, run, phase="2/val/b", luck="val")
+    alone = rollout(RANDOM, tasks, run, phase="3/acquire")
+    assert [a.seed for a in one] == [b.seed for b in other]
+    assert [a.turns for a in one] == [b.turns for b in other]
+    assert [a.seed for a in one] != [c.seed for c in alone]
+
+
+def test_the_end_of_the_budget_keeps_what_is_done_and_a_larger_one_goes_on(tmp_path):
+    run, tasks = new_run(tmp_path, workers=2), make_tasks(8)
+    run.limit(100, None)
+    use_model(run, Metered(run, ScriptedModel(walker)), RANDOM)
+    with pytest.raises(BudgetExceeded, match="100 tokens"):
+        rollout(RANDOM, tasks, run, phase="p")
+    kept = dict(run.trajectories)
+    assert 1 <= len(kept) <= 3  # an attempt costs 30
+    assert all(one.end == "terminated" for one in kept.values())
+    assert run.budget.spent.tokens <= 100
+    run.close()
+    again = new_run(tmp_path, workers=2)
+    assert again.trajectories == kept
+    assert again.spent().calls == run.budget.spent.calls == 10  # what the stopped attempts cost is not forgotten
+    again.limit(1000, None)
+    use_model(again, Metered(again, ScriptedModel(walker)), RANDOM)
+    found = rollout(RANDOM, tasks, again, phase="p")
+    assert all(one.solved for one in found)
+    assert {one.id: one for one in found if one.id in kept} == kept
+
+
+def test_what_the_user_must_mend_stops_the_rollout(tmp_path):
+    def refuse():
+        raise AgentevolveError("check its API key")
+
+    run = new_run(tmp_path)
+    use_model(run, Metered(run, ScriptedModel(walker), refuse), RANDOM)
+    with pytest.raises(AgentevolveError, match="check its API key"):
+        rollout(RANDOM, make_tasks(4), run, phase="p")
+    assert run.trajectories == {}
+
+
+def test_attempts_run_side_by_side(tmp_path):
+    together = threading.Barrier(3, timeout=30)
+    run = new_run(tmp_path, workers=3)
+    use_model(run, Metered(run, ScriptedModel(walker), together.wait), RANDOM)
+    found = rollout(RANDOM, make_tasks(3), run, phase="p")
+    assert [one.end for one in found] == ["terminated"] * 3
+
+
+def test_the_oracle_solves_what_it_is_given(tmp_path):
+    found = rollout(Policy(model="oracle"), make_tasks(4, length=5), new_run(tmp_path), phase="p")
+    assert [len(one.turns) for one in found if one.solved] == [5] * 4
+
+
+def test_random_in_a_world_of_free_text_is_the_users_mistake(tmp_path):
+    with pytest.raises(AgentevolveError, match="'random' needs an environment that lists"):
+        rollout(RANDOM, make_tasks(1, "Free"), new_run(tmp_path), phase="p")

@@ -1,0 +1,349 @@
+"""The command line: a user's mistake is one line and exit code 2 and leaves nothing behind; `--json` is JSON."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from worlds import TASKS, make_tasks, new_run, task_file
+
+from agentevolve.act.rollout import rollout
+from agentevolve.cli.main import main
+from agentevolve.memory import HashEmbedder, open_memory
+from agentevolve.policy import Policy
+from agentevolve.refine import demos
+from agentevolve.run.folder import JOURNAL
+from agentevolve.update import remember
+
+CONFIG = """\
+tasks: corridor.yaml
+model: random
+temperature: 0.5
+train: {tasks: 4}
+settings: {samples: 2, epsilon: [1.0], reflections: 0, rows: 0}
+val: {tasks: 4}
+arms: [random, oracle, base]
+"""
+COMPARISON = """\
+tasks: corridor.yaml
+model: random
+train: {tasks: 3}
+held: {tasks: 4}
+recall: {nearest: {}}
+budget: {episodes: 20}
+methods: [memento]
+"""
+
+
+@pytest.fixture
+def ask(tmp_path, monkeypatch, capsys):
+    """Run one command line in an empty folder; its exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+
+    def asked(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["agentevolve", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    return asked
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"" for path in sorted(folder.rglob("*"))}
+
+
+def refused(ask, folder: Path, *words: str) -> str:
+    """The one line that the command line answers with, after checking that nothing was written."""
+    before = tree(folder)
+    code, out, err = ask(*words)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ") and err.endswith("\n") and err.count("\n") == 1
+    assert tree(folder) == before
+    return err
+
+
+def remembered(place: Path) -> Path:
+    """A run that remembers, in a memory that MiniLM made: no text was embedded yet."""
+    run = new_run(place)
+    run.close()
+    os.replace(place / "memory", place / "hashed")
+    oracle = rollout(Policy(model="oracle"), make_tasks(3), run, phase="1/acquire")
+    remember(Policy(model="random"), demos(oracle, 1), run)
+    run.close()
+    return place
+
+
+BROKEN = {
+    "list.yaml": (b"- a\n", "a list, not a mapping"),
+    "empty.yaml": (b"", "empty, not a mapping"),
+    "latin.yaml": (b"name: caf\xe9\n", "not UTF-8"),
+    "field.yaml": (TASKS.format(settings={}).replace("licence", "license").encode(), "licence: Field required"),
+    "overlap.yaml": (TASKS.format(settings={}).replace("[100, 140]", "[39, 60]").encode(), "share seeds"),
+    "game.yaml": (
+        TASKS.format(settings={"game": "chess"}).replace("worlds:Corridor", "textworld_express").encode(),
+        "unknown game 'chess'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_task_set_is_one_line(ask, tmp_path, name):
+    text, said = BROKEN[name]
+    (tmp_path / name).write_bytes(text)
+    for words in (("tasks", name), ("run", name, "--model", "random")):
+        answer = refused(ask, tmp_path, *words)
+        assert f"{name}: " in answer
+        assert said in answer
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("tasks", "coinn"), "unknown task set 'coinn'; known: "),
+        (("run", "coinn", "--model", "random"), "unknown task set 'coinn'; known: "),
+        (("run", "none.yaml", "--model", "random"), "none.yaml: cannot read: No such file"),
+        (("run", "corridor.yaml", "--model", "nobody/x"), "unknown model 'nobody/x'"),
+        (("run", "corridor.yaml", "--model", "local/none"), "none"),
+        (("run", "corridor.yaml", "--model", "random", "--limit", "-1"), "limit is -1"),
+        (("run", "corridor.yaml", "--model", "random", "--limit", "0"), "no task of split 'val' was asked for"),
+        (("run", "corridor.yaml", "--model", "random", "--split", "dev"), "no split 'dev'; known: train, val, test"),
+        (("run", "corridor.yaml", "--model", "random", "--memory", "."), "neither a memory folder nor a run with one"),
+        (("run", "corridor.yaml", "--model", "random", "--adapter", "."), "an adapter needs a local model, not 'random'"),
+        (("run", "corridor.yaml", "--model", "local/smollm2-135m", "--adapter", "."), "not an adapter"),
+        (("evolve", "none.yaml"), "none.yaml: cannot be read"),
+        (("evolve", "evolve.yaml", "round=2"), "unknown key round; known: tasks, model"),
+        (("evolve", "evolve.yaml", "rounds"), "not of the form key=value"),
+        (("evolve", "evolve.yaml", "tasks=coinn"), "unknown task set 'coinn'"),
+        (("evolve", "evolve.yaml", "model=nobody/x"), "unknown model 'nobody/x'"),
+        (("evolve", "evolve.yaml", "val.tasks=-1"), "val.tasks: "),
+        (("evolve", "evolve.yaml", "--resume"), "--resume needs --out"),
+        (("compare", "none.yaml"), "none.yaml: cannot be read"),
+        (("compare", "compare.yaml", "budget.tokens=0"), "budget.tokens: "),
+        (("compare", "compare.yaml", "--method", "nobody"), "unknown method 'nobody'; known: "),
+        (("compare", "compare.yaml", "--method", "memento"), "methods: two are called memento; give one a label"),
+        (("compare", "compare.yaml", "--method", "nowhere:nothing"), "there is no module 'nowhere'"),
+        (("compare", "compare.yaml", "tasks=coinn"), "unknown task set 'coinn'"),
+        (("compare", "compare.yaml", "--resume"), "--resume needs --out"),
+        (("compare", "compare.yaml", "--dry-run", "--out", "."), "not empty"),
+        (("report", "."), "not a run"),
+        (("memory", "list", "."), "neither a memory folder nor a run with one"),
+        (("memory", "stats", "none"), "neither a memory folder nor a run with one"),
+        (("distill", ".", "--out", "adapter"), "not a run"),
+        (("distill", ".", "--out", "adapter", "--model", "random"), "only a local model can be fine-tuned"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing_behind(smollm2, ask, tmp_path, words, said):
+    task_file(tmp_path)
+    (tmp_path / "evolve.yaml").write_text(CONFIG)
+    (tmp_path / "compare.yaml").write_text(COMPARISON)
+    assert said in refused(ask, tmp_path, *words)
+
+
+def test_a_world_that_is_not_there_is_one_line(ask, tmp_path):
+    path = task_file(tmp_path)
+    path.write_text(path.read_text().replace("worlds:Corridor", "worlds:Tunnel"))
+    (tmp_path / "evolve.yaml").write_text(CONFIG)
+    for words in (("run", "corridor.yaml", "--model", "random"), ("evolve", "evolve.yaml")):
+        assert "there is no 'Tunnel' in worlds; known: " in refused(ask, tmp_path, *words)
+
+
+def test_a_memory_of_another_embedding_model_is_refused(ask, tmp_path):
+    task_file(tmp_path)
+    open_memory(tmp_path / "memory", embedder=HashEmbedder()).close()
+    answer = refused(ask, tmp_path, "run", "corridor.yaml", "--model", "random", "--memory", "memory")
+    assert "made with hash-64" in answer and "cannot be searched with sentence-transformers/all-MiniLM-L6-v2" in answer
+
+
+def test_a_damaged_journal_is_named_by_file_and_line_and_left_alone(ask, tmp_path):
+    task_file(tmp_path)
+    words = ("run", "corridor.yaml", "--model", "random", "--limit", "2", "--out", "r", "--quiet")
+    assert ask(*words)[0] == 0
+    lines = (tmp_path / "r" / JOURNAL).read_bytes().splitlines(keepends=True)
+    (tmp_path / "r" / JOURNAL).write_bytes(lines[0] + lines[1][:40] + b"\n" + lines[2])
+    for again in (words, ("report", "r")):
+        assert f"r/{JOURNAL}:2: not a journal line" in refused(ask, tmp_path, *again)
+
+
+def test_a_full_disk_is_one_line(ask, tmp_path):
+    task_file(tmp_path)
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / JOURNAL).symlink_to("/dev/full")
+    code, _, err = ask("run", "corridor.yaml", "--model", "random", "--limit", "2", "--out", "r", "--quiet")
+    assert (code, err) == (2, f"error: r/{JOURNAL}: cannot write: No space left on device\n")
+
+
+def test_a_backend_that_refuses_connections_is_counted_and_the_run_goes_on(ask, tmp_path):
+    task_file(tmp_path)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        base = f"http://127.0.0.1:{free.getsockname()[1]}/v1"  # bound, not listening: every connection is refused
+        words = ("run", "corridor.yaml", "--model", "openai/x", "--api-base", base, "--limit", "2", "--out", "r")
+        code, out, err = ask(*words, "--json", "--quiet")
+    (report,) = json.loads(out)["corridor val"]
+    assert (code, report["n"], report["errors"], report["success"]) == (0, 2, 2, 0.0)
+    assert err == "run: r\n"
+    found = [json.loads(line)["data"] for line in (tmp_path / "r" / JOURNAL).read_text().splitlines()[1:]]
+    assert [one["end"] for one in found] == ["error", "error"]
+    assert all("ModelError: openai/x: " in one["error"] for one in found)
+
+
+def test_a_run_goes_on_and_another_policy_is_refused(ask, tmp_path):
+    task_file(tmp_path)
+    words = ("run", "corridor.yaml", "--out", "r", "--quiet", "--json", "--model", "oracle")
+    assert json.loads(ask(*words, "--limit", "2")[1])["corridor val"][0]["success"] == 1.0
+    first = (tmp_path / "r" / JOURNAL).read_bytes()
+    assert json.loads(ask(*words, "--limit", "3")[1])["corridor val"][0]["n"] == 3
+    assert (tmp_path / "r" / JOURNAL).read_bytes().startswith(first)
+    (report,) = json.loads(ask("report", "r", "--json")[1])["run val"]
+    assert (report["arm"], report["n"], report["success"]) == ("oracle", 3, 1.0)
+    answer = refused(ask, tmp_path, "run", "corridor.yaml", "--out", "r", "--model", "random")
+    assert "r: holds a run of another policy; name a new folder with --out" in answer
+
+
+def test_evolve_draws_its_picture_and_a_run_of_one_policy_is_not_mixed_into_it(ask, tmp_path):
+    task_file(tmp_path)
+    (tmp_path / "evolve.yaml").write_text(CONFIG)
+    code, out, err = ask("evolve", "evolve.yaml", "--out", "r", "--quiet")
+    assert code == 0
+    assert "gate, round 1: rolled back, base stays" in out
+    assert "oracle" in out and err.splitlines()[-1] == "picture: r/report.png"
+    assert (tmp_path / "r" / "report.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert "holds a run already" in refused(ask, tmp_path, "evolve", "evolve.yaml", "--out", "r")
+    other = refused(ask, tmp_path, "evolve", "evolve.yaml", "rounds=2", "--out", "r", "--resume")
+    assert "was made with other settings" in other
+    assert "holds a run of another policy" in refused(ask, tmp_path, "run", "corridor.yaml", "--out", "r", "--model", "random")
+
+    (tmp_path / "r" / "report.png").unlink()
+    code, out, err = ask("report", "r", "--json")
+    tables = json.loads(out)
+    assert code == 0
+    assert [(one["arm"], one["n"]) for one in tables["1/val"]] == [("random", 4), ("oracle", 4), ("base", 4)]
+    assert tables["1/val"][1]["success"] == 1.0
+    assert (tmp_path / "r" / "report.png").stat().st_size > 5_000
+    assert "gate, round 1" in err
+    journal = (tmp_path / "r" / JOURNAL).read_bytes()
+    assert ask("evolve", "evolve.yaml", "--out", "r", "--resume", "--quiet", "--json")[0] == 0
+    assert (tmp_path / "r" / JOURNAL).read_bytes() == journal
+
+
+def test_compare_prints_who_is_better_and_writes_its_files(ask, tmp_path, monkeypatch):
+    task_file(tmp_path, length=2)
+    (tmp_path / "compare.yaml").write_text(COMPARISON.replace("[memento]", "[{method: 'my_method:shortest_demos', label: once}]"))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "examples"))
+    words = ("compare", "compare.yaml", "--method", "my_method:shortest_demos", "--quiet", "--out", "c")
+    code, out, err = ask(*words, "--dry-run")
+    assert code == 0 and "controls" in out and "minutes" in out
+    code, out, err = ask(*words)
+    assert code == 0
+    assert "shortest_demos" in out and "What cannot be concluded:" in out
+    assert "forecast, acquire: " in err
+    assert err.splitlines()[-1] == "written: c/table.md c/results.csv c/results.json c/curves.png"
+    assert "--resume" in refused(ask, tmp_path, *words)
+    before = tree(tmp_path / "c")
+    code, out, err = ask(*words, "--resume", "--json")
+    values = json.loads(out)
+    assert [row["method"] for row in values["standings"]] == ["no learning", "random", "oracle", "once", "shortest_demos"]
+    assert tree(tmp_path / "c") == before
+
+
+def test_a_forecast_of_an_evolution_is_kept_and_its_error_told(ask, tmp_path):
+    task_file(tmp_path)
+    (tmp_path / "evolve.yaml").write_text(CONFIG)
+    code, out, err = ask("evolve", "evolve.yaml", "--dry-run", "--out", "r", "--quiet", "--json")
+    assert code == 0
+    assert json.loads(out)["methods"]["agentevolve"]["acquire"]["attempts"] == 8
+    assert not (tmp_path / "r" / JOURNAL).exists()
+    code, out, err = ask("evolve", "evolve.yaml", "--out", "r", "--quiet")
+    assert "forecast, acquire: 8 attempts expected, 8 spent (+0 %)" in err
+
+
+def test_a_run_without_measurements_has_nothing_to_report(ask, tmp_path):
+    rollout(Policy(model="oracle"), make_tasks(1), new_run(tmp_path / "r"), phase="1/acquire")
+    assert "nothing is measured yet" in refused(ask, tmp_path, "report", "r")
+
+
+def test_tasks_and_models_as_json(ask):
+    code, out, _ = ask("tasks", "--json")
+    sets = {one["name"]: one for one in json.loads(out)}
+    assert code == 0 and {"coin", "twc"} <= set(sets)
+    assert json.loads(ask("tasks", "coin", "--json")[1]) == [sets["coin"]]
+    assert "local/smollm2-135m" in [row["model"] for row in json.loads(ask("models", "--json")[1])]
+
+
+def test_memory_as_json(ask, tmp_path):
+    remembered(tmp_path / "r")
+    entries = json.loads(ask("memory", "list", "r", "--json")[1])
+    assert [entry["id"] for entry in entries] == [f"demo/1/acquire/corridor/train/{n}/0" for n in range(3)]
+    assert json.loads(ask("memory", "list", "r", "--kind", "reflection", "--json")[1]) == []
+    assert json.loads(ask("memory", "list", "r", "--as-of", "0", "--json")[1]) == []
+    assert json.loads(ask("memory", "show", "r", entries[1]["id"], "--json")[1]) == entries[1]
+    stats = json.loads(ask("memory", "stats", "r/memory", "--json")[1])
+    assert (stats["entries"], stats["by_kind"]) == (3, {"demo": 3})
+    assert "no entry 'x'" in refused(ask, tmp_path, "memory", "show", "r", "x")
+
+
+def test_memory_search_finds_the_nearest_and_rebuild_the_same(ask, tmp_path):
+    remembered(tmp_path / "r")
+    words = ("memory", "search", "r", "Corridor two: the lamp is left", "--k", "2", "--json")
+    found = json.loads(ask(*words)[1])
+    assert len(found) == 2
+    assert found[0]["similarity"] >= found[1]["similarity"]
+    assert ask("memory", "rebuild", "r")[:2] == (0, "r: 3 keys indexed\n")
+    assert json.loads(ask(*words)[1]) == found
+
+
+@pytest.mark.parametrize("words", [("tasks",), ("tasks", "coin"), ("models",), ("memory", "list", "r"), ("memory", "stats", "r")])
+def test_tables_are_printed_without_json(ask, tmp_path, words):
+    if "r" in words:
+        remembered(tmp_path / "r")
+    code, out, err = ask(*words)
+    assert (code, err) == (0, "") and len(out.splitlines()) >= 3
+
+
+def test_in_a_process_of_its_own_there_is_no_traceback(tmp_path):
+    words = [sys.executable, "-c", "from agentevolve.cli.main import main; main()", "run", "coinn", "--model", "random"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_command_is_resumed_to_the_same_end(tmp_path):
+    task_file(tmp_path, length=2, pause=0.01)
+    config = CONFIG.replace("arms: [random, oracle, base]", "arms: [random, base, memory]\nrounds: 2")
+    (tmp_path / "evolve.yaml").write_text(config.replace("samples: 2", "samples: 4"))
+    code = "from agentevolve.cli.main import main; main()"
+    words = [sys.executable, "-c", code, "evolve", "evolve.yaml", "--quiet", "--json", "--out"]
+    settings = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+
+    def finish(*more: str) -> dict:
+        done = subprocess.run([*words, *more], cwd=tmp_path, env=settings, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    expected = finish("whole")
+    lines = len((tmp_path / "whole" / JOURNAL).read_text().splitlines())
+    journal, resume = tmp_path / "killed" / JOURNAL, ()
+    for at in (0, lines // 3, lines // 2):
+        process = subprocess.Popen([*words, "killed", *resume], cwd=tmp_path, env=settings, stderr=subprocess.DEVNULL)
+        while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") >= at):
+            time.sleep(0.01)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, "it was through before it could be killed"
+        resume = ("--resume",)
+    found = finish("killed", *resume)
+    ids = [json.loads(line)["data"]["id"] for line in journal.read_text().splitlines() if line.startswith('{"kind":"trajectory"')]
+    assert len(set(ids)) == len(ids)
+    assert [without_clock(found), len(journal.read_text().splitlines())] == [without_clock(expected), lines]
+
+
+def without_clock(tables: dict) -> dict:
+    """The reports without the seconds that they took."""
+    return {name: [{**one, "usage": {**one["usage"], "seconds": 0}} for one in reports] for name, reports in tables.items()}

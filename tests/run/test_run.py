@@ -1,0 +1,139 @@
+"""A run: its journal is its memory of what is done, its seeds are its own, its parts are opened once."""
+
+import json
+
+import pytest
+from worlds import make_tasks
+
+from agentevolve.protocols import AgentevolveError, BudgetExceeded
+from agentevolve.records import PolicyStamp, Trajectory, Turn, Usage
+from agentevolve.run.budget import Budget
+from agentevolve.run.folder import JOURNAL, Run
+
+
+def made(id: str, **fields) -> Trajectory:
+    turn = Turn(action="left", observation="…", usage=Usage(calls=1, prompt_tokens=5, completion_tokens=2, usd=0.25))
+    task = make_tasks(1)[0]
+    return Trajectory(id=id, task=task, policy=PolicyStamp(model="m"), phase="p", turns=(turn,), end="terminated", **fields)
+
+
+def test_what_was_added_is_there_when_the_run_is_opened_again(tmp_path):
+    run = Run(tmp_path / "run")
+    run.add(made("a", reward=1.0))
+    run.once("fact", lambda: {"x": [1, 2]})
+    again = Run(tmp_path / "run")
+    assert again.trajectories == run.trajectories == {"a": made("a", reward=1.0)}
+    assert again.facts == {"fact": {"x": [1, 2]}}
+
+
+def test_an_attempt_is_journalled_once(tmp_path):
+    run = Run(tmp_path)
+    run.add(made("a"))
+    with pytest.raises(ValueError, match="a is journalled already"):
+        run.add(made("a"))
+    assert len(run.journal.read()) == 1
+
+
+def test_once_makes_a_value_once_over_processes(tmp_path):
+    calls = []
+    for _ in range(2):
+        run = Run(tmp_path)
+        for _ in range(2):
+            assert run.once("name", lambda: calls.append(1) or len(calls)) == 1
+    assert calls == [1]
+
+
+def test_settle_refuses_a_run_that_is_about_something_else(tmp_path):
+    Run(tmp_path).settle("policy", {"model": "a"})
+    Run(tmp_path).settle("policy", {"model": "a"})
+    with pytest.raises(AgentevolveError, match="holds a run of another policy"):
+        Run(tmp_path).settle("policy", {"model": "b"})
+
+
+def test_settle_refuses_a_run_that_something_else_began(tmp_path):
+    Run(tmp_path).add(made("a"))
+    with pytest.raises(AgentevolveError, match="holds a run of another policy"):
+        Run(tmp_path).settle("policy", {"model": "a"})
+    assert len(Run(tmp_path).journal.read()) == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"data": 1},
+        {"kind": "fact", "data": 1},
+        {"kind": "trajectory"},
+        {"kind": "trajectory", "data": {"id": "a"}},
+        {"kind": "fact", "name": ["a"], "data": 1},
+    ],
+)
+def test_a_line_that_is_no_record_is_named_and_nothing_is_changed(tmp_path, line):
+    run = Run(tmp_path)
+    run.add(made("a"))
+    path = tmp_path / JOURNAL
+    path.write_text(path.read_text() + json.dumps(line) + "\n")
+    before = path.read_bytes()
+    with pytest.raises(AgentevolveError, match=r"journal\.jsonl:2: not a line of a run's journal") as caught:
+        Run(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert path.read_bytes() == before
+
+
+def test_seeds_hang_on_the_runs_seed_and_the_parts_alone(tmp_path):
+    one, same, other = Run(tmp_path / "a", seed=1), Run(tmp_path / "b", seed=1), Run(tmp_path / "c", seed=2)
+    assert one.derive("x", 1) == same.derive("x", 1)
+    seeds = {run.derive(*parts) for run in (one, other) for parts in (("x", 1), ("x", 2), ("y", 1))}
+    assert len(seeds) == 6
+    assert all(0 <= seed < 2**31 for seed in seeds)
+    assert one.rng("x").random() == same.rng("x").random() != other.rng("x").random()
+
+
+def test_what_was_spent_counts_attempts_and_reflections_over_processes(tmp_path):
+    run = Run(tmp_path)
+    run.add(made("a"))
+    run.once("ask/reflection/a", lambda: {"text": "t", "usage": Usage(calls=1, prompt_tokens=3, usd=1.0).model_dump()})
+    run.once("ask/reflection/b", lambda: {"text": "", "error": "down"})
+    spent = Run(tmp_path).spent()
+    assert (spent.calls, spent.tokens, spent.usd) == (2, 10, 1.25)
+
+
+def test_a_limit_counts_what_an_earlier_process_spent(tmp_path):
+    Run(tmp_path).add(made("a"))
+    run = Run(tmp_path)
+    run.limit(12, None)
+    with run.budget.reserve(5, 0.0) as book:
+        book(Usage(prompt_tokens=1))
+    with pytest.raises(BudgetExceeded, match="12 tokens"), run.budget.reserve(5, 0.0):
+        raise AssertionError("a call that could pass the limit was let through")
+
+
+def test_a_budget_holds_what_is_under_way_and_gives_back_what_was_not_used():
+    budget = Budget(max_tokens=10, max_usd=1.0)
+    with budget.reserve(6, 0.1):
+        with pytest.raises(BudgetExceeded, match="10 tokens"), budget.reserve(5, 0.0):
+            raise AssertionError
+        with pytest.raises(BudgetExceeded, match=r"\$1 "), budget.reserve(1, 0.95):
+            raise AssertionError
+    with budget.reserve(10, 1.0):
+        pass
+    assert budget.spent == Usage()
+
+
+class Part:
+    def __init__(self):
+        self.closed = 0
+
+    def close(self):
+        self.closed += 1
+
+
+def test_a_part_is_opened_once_and_closed_when_another_takes_its_place(tmp_path):
+    run = Run(tmp_path)
+    first = run.part("model", "a", Part)
+    assert run.part("model", "a", Part) is first
+    second = run.part("model", "b", Part)
+    assert second is not first
+    assert (first.closed, second.closed) == (1, 0)
+    run.close()
+    run.close()
+    assert (first.closed, second.closed) == (1, 1)

@@ -1,0 +1,105 @@
+"""A new policy out of entries and examples; what needs weights is tested where they are trained."""
+
+import pytest
+from worlds import learner, make_tasks, new_run, use_model
+
+from agentevolve.act.prompting import shown
+from agentevolve.act.rollout import rollout
+from agentevolve.local.train import LoraSettings
+from agentevolve.memory import read_entries
+from agentevolve.models.stand_ins import ScriptedModel
+from agentevolve.policy import Policy
+from agentevolve.protocols import AgentevolveError
+from agentevolve.records import Entry, Message
+from agentevolve.refine import demos
+from agentevolve.update import examples, finetune, remember
+
+POLICY = Policy(model="random")
+
+
+@pytest.fixture
+def won(tmp_path):
+    """Attempts that recalled a demo and won, the run they lie in, and the policy that made them."""
+    run = new_run(tmp_path / "run", workers=1)
+    oracle = rollout(Policy(model="oracle"), make_tasks(1), run, phase="first")
+    policy = remember(POLICY, demos(oracle, 1), run)
+    model = ScriptedModel(learner)
+    use_model(run, model, policy)
+    yield rollout(policy, make_tasks(2), run, phase="p"), run, model
+    run.close()
+
+
+def test_remembering_gives_a_policy_that_recalls_up_to_its_round(tmp_path):
+    run = new_run(tmp_path)
+    first = Entry(id="a", kind="demo", key="k", text="t", env="e", round=1)
+    once = remember(POLICY, [first], run)
+    run.round = 2
+    twice = remember(once, [first, first.model_copy(update={"id": "b", "round": 2})], run)
+    run.close()
+    assert [entry.id for entry in read_entries(tmp_path / "memory")] == ["a", "b"]
+    assert (once.memory, once.as_of, twice.as_of) == (str(tmp_path / "memory"), 1, 2)
+    assert POLICY.memory is None
+
+
+def test_an_example_is_exactly_what_the_model_was_shown_when_memory_is_kept(won):
+    attempts, _, model = won
+    for attempt, row in zip(attempts, examples(attempts, keep_memory=True), strict=True):
+        asked = [messages for messages, _ in model.calls if messages[1].content.rfind(attempt.prompt) >= len(attempt.context)]
+        assert row.prompt == asked[0]
+        assert row.prompt + row.completion[:-1] == asked[-1]
+        assert row.completion[-1] == Message(role="assistant", content=attempt.turns[-1].action)
+        assert (row.id, row.sources) == (attempt.id, (attempt.id,))
+
+
+def test_memory_is_stripped_unless_it_is_kept(won):
+    attempts, _, _ = won
+    assert all("game that was won" in attempt.context for attempt in attempts)
+    kept, stripped = examples(attempts, keep_memory=True), examples(attempts)
+    for attempt, long, short in zip(attempts, kept, stripped, strict=True):
+        assert "game that was won" in long.prompt[1].content
+        assert short.prompt[1].content == shown(attempt.prompt, attempt.actions, True)
+        assert (long.prompt[0], long.completion) == (short.prompt[0], short.completion)
+
+
+def test_what_is_learnt_comes_after_the_prompt_and_begins_and_ends_with_an_action(won):
+    attempts, _, _ = won
+    for attempt, row in zip(attempts, examples(attempts, keep_memory=True), strict=True):
+        assert [message.role for message in row.prompt] == ["system", "user"]
+        said = [message.content for message in row.completion if message.role == "assistant"]
+        assert said == [turn.action for turn in attempt.turns]
+        assert [message.role for message in row.completion] == ["assistant", "user"] * 2 + ["assistant"]
+        assert attempt.turns[-1].observation not in row.completion[-1].content
+
+
+def test_only_solved_attempts_become_examples(won):
+    attempts, _, _ = won
+    lost = attempts[0].model_copy(update={"reward": 0.5})
+    broken = attempts[0].model_copy(update={"end": "error"})
+    assert [row.id for row in examples([lost, broken, attempts[1]])] == [attempts[1].id]
+
+
+def test_held_out_attempts_become_no_examples(tmp_path):
+    found = rollout(Policy(model="oracle"), make_tasks(1, split="val"), new_run(tmp_path), phase="p")
+    with pytest.raises(ValueError, match="held-out tasks may not be learnt from: corridor/val/100"):
+        examples(found)
+
+
+def test_without_examples_the_policy_stays_as_it_is(tmp_path):
+    run = new_run(tmp_path)
+    assert finetune(POLICY, [], run, "round-1", LoraSettings()) is POLICY
+    assert not (tmp_path / "adapters").exists()
+
+
+def test_only_a_local_model_is_fine_tuned(won):
+    attempts, run, _ = won
+    rows = examples(attempts)
+    with pytest.raises(AgentevolveError, match="only a local model can be fine-tuned, not 'openai/x'; known: local/"):
+        finetune(Policy(model="openai/x"), rows, run, "round-1", LoraSettings())
+    assert not (run.folder / "adapters").exists()
+
+
+def test_a_folder_that_is_no_adapter_is_not_taken_for_one(won):
+    attempts, run, _ = won
+    (run.folder / "adapters" / "round-1").mkdir(parents=True)
+    with pytest.raises(AgentevolveError, match="not an adapter"):
+        finetune(Policy(model="local/smollm2-135m"), examples(attempts), run, "round-1", LoraSettings())
