@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from agentevolve.policy import Recall
+from agentevolve.policy import ModelOptions, Price, Recall
 from agentevolve.protocols import AgentevolveError
 
 Arm = Literal["random", "oracle", "base", "memory", "shuffled", "distilled", "distilled+memory"]
@@ -90,11 +90,13 @@ def _listed(value: Any) -> Any:
 
 
 class Setup(Settings):
-    """What an evolution and a comparison share: who acts, how it is asked, how often all is done."""
+    """What an evolution and a comparison share: who acts, how it is asked and paid for, how often all is done."""
 
     tasks: str | list[str]
     model: str = "local/smollm2-135m"
     api_base: str | None = None
+    model_options: ModelOptions = ModelOptions()
+    prices: dict[str, Price] = Field(default_factory=dict)
     seeds: Annotated[list[int], AfterValidator(_different)] = Field(default=[0], min_length=1)
     rounds: int = Field(default=1, gt=0)
     recall: Recall = Recall()
@@ -140,6 +142,24 @@ class Comparison(Setup):
         if len(set(self.tasks)) < len(self.tasks):
             raise ValueError("tasks: each task set may be there once")
         return self
+
+
+# what may be another when a run goes on: how much, how fast, from where and at what price; not what is measured
+MAY_CHANGE = {"workers", "threads", "max_tokens", "max_usd", "prices", "api_base"} | {
+    f"model_options.{name}" for name in ("timeout", "tries", "pause", "headers", "stream")
+}
+
+
+def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any], *more: str) -> list[str]:
+    """The settings in which two dumps of a config, or of a policy, differ though they may not; `more` may too."""
+    old, new = _flat(before), _flat(now)
+    return sorted(name for name in {**old, **new} if name not in MAY_CHANGE | {*more} and old.get(name) != new.get(name))
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    nested = {name: value for name, value in values.items() if name in ("model_options", "options")}
+    inner = {f"model_options.{key}": value for group in nested.values() for key, value in (group or {}).items()}
+    return {name: value for name, value in values.items() if name not in nested} | inner
 
 
 Asked = TypeVar("Asked", bound=Setup)

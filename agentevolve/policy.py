@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
-from agentevolve.records import Kind, PolicyStamp, Record
+from agentevolve.records import Kind, PolicyStamp, Record, Usage
 
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -32,12 +32,48 @@ class Recall(Record):
     shuffled: bool = False
 
 
+class Price(Record):
+    """USD a million tokens; `cached` is for those of the prompt that came from a prompt cache (none: as `input`)."""
+
+    input: float = Field(ge=0, allow_inf_nan=False)
+    output: float = Field(ge=0, allow_inf_nan=False)
+    cached: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+
+    def of(self, usage: Usage) -> float:
+        """What the prompt and completion tokens of `usage` cost, in USD."""
+        fresh = usage.prompt_tokens - usage.cached_tokens
+        cached = self.input if self.cached is None else self.cached
+        return (fresh * self.input + usage.cached_tokens * cached + usage.completion_tokens * self.output) / 1e6
+
+
+class ModelOptions(Record):
+    """How a backend is called.
+
+    timeout           seconds a try may take, from the request to the last byte of the answer
+    tries             how often a call is sent at most, after failures that may pass
+    pause             seconds before the second try, doubled for each further one (at most 60; `Retry-After` is obeyed up to that)
+    max_tokens        the reply limit, thinking included
+    reasoning_effort  as the provider names it: "low", "medium", "high", …
+    headers, body     sent with each request besides what is sent anyway
+    stream            whether the answer is streamed: for proxies that close a silent connection
+    """
+
+    timeout: float = Field(default=120.0, gt=0, allow_inf_nan=False)
+    tries: int = Field(default=5, ge=1, le=100)
+    pause: float = Field(default=0.5, ge=0, le=60)
+    max_tokens: int = Field(default=1024, gt=0)
+    reasoning_effort: str | None = None
+    headers: dict[str, str] = Field(default_factory=dict)
+    body: dict[str, JsonValue] = Field(default_factory=dict)
+    stream: bool = False
+
+
 class Policy(Record):
     """A model and how it acts. `adapter` and `memory` are folders; `as_of` is the last round whose entries are recalled.
 
     `epsilon` is the probability, in [0, 1], that a step takes an admissible action uniformly at random instead of asking
     the model: exploration, as in ε-greedy. `show_actions` lists the admissible actions in the prompt; `instructions` follow
-    the house rules in the system message.
+    the house rules in the system message; `options` say how the backend is called.
     """
 
     model: str
@@ -50,7 +86,7 @@ class Policy(Record):
     epsilon: float = Field(default=0.0, ge=0, le=1)
     show_actions: bool = True
     instructions: str = ""
-    max_tokens: int = Field(default=1024, gt=0)
+    options: ModelOptions = ModelOptions()
     threads: int | None = None
     round: int = 0
 

@@ -9,22 +9,32 @@ from agentevolve.records import Entry, Message, Task, Usage
 
 
 class AgentevolveError(Exception):
-    """A user's mistake or an unusable outside part, as one clear line. The command line prints it and exits with code 2."""
+    """A user's mistake or an unusable outside part, as one clear line. The command line prints it and exits with code 2.
+
+    `usage` is what was paid for nothing before it was raised.
+    """
+
+    usage: Usage = Usage()
 
 
 class BudgetExceeded(AgentevolveError):
     """The next model call would pass the run's limit of tokens or dollars."""
 
 
+class Stopped(AgentevolveError):
+    """The user has asked for an end: nothing new is begun."""
+
+
 class ModelError(RuntimeError):
     """A backend failed or answered something unusable: the attempt that asked is lost, the run is not.
 
-    `status` is the HTTP status of a refused request, 0 without one.
+    `status` is the HTTP status of a refused request, 0 without one; `usage` is what was paid all the same. `passing` says whether
+    the same request may well succeed later.
     """
 
-    def __init__(self, text: str, status: int = 0) -> None:
+    def __init__(self, text: str, status: int = 0, usage: Usage | None = None, *, passing: bool = False) -> None:
         super().__init__(text)
-        self.status = status
+        self.status, self.usage, self.passing = status, usage or Usage(), passing
 
 
 class Step(NamedTuple):
@@ -64,10 +74,12 @@ class Environment(Protocol):
 
 
 class Reply(NamedTuple):
-    """A model's answer and what it cost."""
+    """A model's answer and what it cost; what it thought before it; how it was asked: what held it, what was refused."""
 
     text: str
     usage: Usage
+    thinking: str = ""
+    asked: str = ""
 
 
 class Model(Protocol):

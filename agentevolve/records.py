@@ -22,17 +22,21 @@ class Record(BaseModel):
 
 
 class Message(Record):
-    """One chat message: what the model is shown, or what it said."""
+    """One chat message: what the model is shown, or what it said.
+
+    `thinking` is the reasoning before it, kept for backends that want it sent back; it is no part of what was said.
+    """
 
     role: Literal["system", "user", "assistant"]
     content: str
+    thinking: str = Field(default="", exclude_if=lambda text: not text)
 
 
 class Usage(Record):
     """What something cost. Tokens as the backend counted them; `cached` of the prompt's tokens came from a prompt cache.
 
     `trained` tokens were seen by a fine-tuning, all epochs counted; `embedded` ones by the memory's embedding model (about four
-    characters each).
+    characters each). `estimated` of the prompt and completion tokens are an estimate, where a backend did not count.
     """
 
     calls: int = 0
@@ -41,6 +45,7 @@ class Usage(Record):
     completion_tokens: int = 0
     trained_tokens: int = 0
     embedded_tokens: int = 0
+    estimated: int = 0
     seconds: float = 0.0
     usd: float = 0.0
 
@@ -67,9 +72,13 @@ class Task(Record):
 
 
 class Turn(Record):
-    """One action and what came back: the next observation, its reward and the actions it admits (empty: free text)."""
+    """One action and what came back: the next observation, its reward and the actions it admits (empty: free text).
+
+    `thinking` is the model's reasoning before the action, where it gave one; nothing learns from it.
+    """
 
     action: str
+    thinking: str = Field(default="", exclude_if=lambda text: not text)
     observation: str
     actions: tuple[str, ...] = ()
     reward: float = 0.0
@@ -95,9 +104,11 @@ class Trajectory(Record):
 
     `context` is the recalled text as shown (its entries' ids in `recalled`) and stays outside `prompt`, so that distillation
     can strip or keep it; so does `hint`, help with this one attempt, which training always strips. `tools` are the schemas of
-    what could be called, in a world of tool calls. `lookup` is what looking into memory cost. `reward` is the environment's
-    final score in [0, 1]. An attempt that failed for a reason outside the agent (a dead environment, a refusing backend) has
-    end="error" and says why in `error`; it is never trained on.
+    what could be called, in a world of tool calls. `lookup` is what looking into memory cost, `failed` what calls cost whose
+    answers could not be used. `asked` says how the model was held to its choices, and what the backend had refused: one text, or
+    several when that changed on the way. `reward` is the environment's final score in [0, 1]. An attempt that is lost, for a
+    reason outside the agent (a dead environment, a refusing backend), has end="error" and says why in `error`: it is no outcome,
+    and never trained on.
     """
 
     id: str
@@ -114,6 +125,8 @@ class Trajectory(Record):
     context: str = ""
     hint: str = ""
     lookup: Usage = Usage()
+    failed: Usage = Usage()
+    asked: tuple[str, ...] = ()
     turns: tuple[Turn, ...] = ()
     reward: float = Field(default=0.0, ge=0.0, le=1.0)
     end: Literal["terminated", "truncated", "error"]
@@ -127,8 +140,8 @@ class Trajectory(Record):
 
     @property
     def usage(self) -> Usage:
-        """What the attempt cost: its model calls and its look into memory."""
-        return sum((turn.usage for turn in self.turns), self.lookup)
+        """What the attempt cost: its model calls, the failed ones too, and its look into memory."""
+        return sum((turn.usage for turn in self.turns), self.lookup + self.failed)
 
 
 class Entry(Record):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
@@ -20,21 +20,25 @@ from agentevolve.act.prompting import exchange, opening, render, shown
 from agentevolve.memory import embedded_tokens
 from agentevolve.models.stand_ins import RandomModel, at_random
 from agentevolve.policy import Policy
-from agentevolve.protocols import Environment, Memory, Model
+from agentevolve.protocols import AgentevolveError, Environment, Memory, Model, ModelError, Reply
 from agentevolve.records import Entry, Message, Task, Turn, Usage
 
-STEPS = 10_000  # graph steps; environments end by their own limit long before
+ENDLESS = 2**31 - 1  # graph steps: how long an episode is, the environment alone decides
 
 
 @dataclass
 class Attempt:
-    """One attempt under way: its parts, and what it has lived through so far, which outlives a crash of the graph."""
+    """One attempt under way: its parts, and what it has lived through so far, which outlives a crash of the graph.
+
+    `alive` is called before each turn and raises where nothing more may be done.
+    """
 
     task: Task
     policy: Policy
     memory: Memory | None
     rng: random.Random
     hint: str = ""
+    alive: Callable[[], None] = lambda: None
     environment: Environment = field(init=False)
     model: Model | None = None
     system: str = ""
@@ -44,24 +48,25 @@ class Attempt:
     context: str = ""
     recalled: tuple[str, ...] = ()
     lookup: Usage = field(default_factory=Usage)
+    failed: Usage = field(default_factory=Usage)
+    asked: tuple[str, ...] = ()
     turns: list[Turn] = field(default_factory=list)
     reward: float = 0.0
     end: Literal["terminated", "truncated", "error"] = "error"
 
 
 class State(TypedDict):
-    """What flows through the graph: the conversation, the actions that are admissible now, and the action just chosen."""
+    """What flows through the graph: the conversation, the actions that are admissible now, and what was just chosen."""
 
     messages: list[Message]
     actions: tuple[str, ...]
-    action: str
-    usage: Usage
+    reply: Reply
 
 
 def play(attempt: Attempt) -> Attempt:
     """Play the attempt's task from reset to end; `attempt` is filled in as it goes, whatever is raised on the way."""
-    state = State(messages=[], actions=(), action="", usage=Usage())
-    _graph().invoke(state, context=attempt, config={"recursion_limit": STEPS})
+    state = State(messages=[], actions=(), reply=Reply("", Usage()))
+    _graph().invoke(state, context=attempt, config={"recursion_limit": ENDLESS})
     return attempt
 
 
@@ -100,40 +105,57 @@ def _recall(state: State, runtime: Runtime[Attempt]) -> dict[str, Any]:
 def _act(state: State, runtime: Runtime[Attempt]) -> dict[str, Any]:
     """Choose the next action: at random with probability epsilon, else by the model."""
     attempt, policy = runtime.context, runtime.context.policy
-    assert attempt.model is not None
+    attempt.alive()
     seed = attempt.rng.randrange(2**31)
     explores = attempt.rng.random() < policy.epsilon or (isinstance(attempt.model, RandomModel) and not state["actions"])
     if explores and (action := at_random(attempt.environment, state["actions"], attempt.tools, attempt.rng)) is not None:
-        return {"action": action, "usage": Usage()}
-    reply = attempt.model.complete(
-        state["messages"],
-        choices=state["actions"],
-        tools=attempt.tools,
-        temperature=policy.temperature,
-        max_tokens=policy.max_tokens,
-        seed=seed,
-    )
-    return {"action": reply.text, "usage": reply.usage}
+        return {"reply": Reply(action, Usage())}
+    return {"reply": _ask(attempt, state, seed)}
+
+
+def _ask(attempt: Attempt, state: State, seed: int) -> Reply:
+    """The model's reply, with how it was asked noted; what was paid for nothing stays with the attempt."""
+    assert attempt.model is not None
+    try:
+        reply = attempt.model.complete(
+            state["messages"],
+            choices=state["actions"],
+            tools=attempt.tools,
+            temperature=attempt.policy.temperature,
+            max_tokens=attempt.policy.options.max_tokens,
+            seed=seed,
+        )
+    except (AgentevolveError, ModelError) as error:
+        attempt.failed += error.usage
+        raise
+    if reply.asked and reply.asked not in attempt.asked:
+        attempt.asked += (reply.asked,)
+    return reply
 
 
 def _observe(state: State, runtime: Runtime[Attempt]) -> dict[str, Any]:
     """Take the action and note what came back."""
     attempt = runtime.context
-    step = attempt.environment.step(state["action"])
+    reply = state["reply"]
+    step = attempt.environment.step(reply.text)
     actions = _shuffled(step.info, attempt.rng)
     turn = Turn(
-        action=state["action"],
+        action=reply.text,
+        thinking=reply.thinking,
         observation=step.observation,
         actions=actions,
         reward=step.reward,
-        usage=state["usage"],
+        usage=reply.usage,
         info={"raw": step.info["raw"]} if "raw" in step.info else {},
     )
     attempt.turns.append(turn)
     attempt.reward = min(1.0, max(0.0, float(step.info.get("score", attempt.reward + step.reward))))
     if step.terminated or step.truncated:
         attempt.end = "terminated" if step.terminated else "truncated"
-    return {"messages": state["messages"] + exchange(turn, attempt.policy.show_actions), "actions": actions}
+    said, seen = exchange(turn, attempt.policy.show_actions)
+    if reply.thinking:
+        said = said.model_copy(update={"thinking": reply.thinking})
+    return {"messages": [*state["messages"], said, seen], "actions": actions}
 
 
 def _next(state: State, runtime: Runtime[Attempt]) -> str:

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from agentevolve.act.rollout import parts
 from agentevolve.local.rows import clean
 from agentevolve.policy import Policy
-from agentevolve.protocols import AgentevolveError
+from agentevolve.protocols import AgentevolveError, ModelError
 from agentevolve.records import Message, Usage
 from agentevolve.run.folder import ASKED, Run
+from agentevolve.run.underway import doing
 
 
 def ask(
@@ -27,7 +28,8 @@ def ask(
     """The answer of the policy's model to `prompt`, at the policy's temperature if no other is given, held to `choices`.
 
     `key` names the question within the run: one that its journal answers already is not asked again. A backend that fails
-    gives "", and its failure is journalled. Raises AgentevolveError for the oracle, which writes no text.
+    gives "", and its failure is journalled with what it cost. A model that is told to reason has room for that besides.
+    Raises AgentevolveError for the oracle, which writes no text.
     """
 
     heat = policy.temperature if temperature is None else temperature
@@ -46,10 +48,16 @@ def ask(
         if model is None:
             raise AgentevolveError(f"the model {policy.model!r} writes no text")
         said = [Message(role="user", content=clean(prompt))]
+        room = max_tokens + (policy.options.max_tokens if policy.options.reasoning_effort else 0)
         try:
-            reply = model.complete(said, choices=choices, temperature=heat, max_tokens=max_tokens, seed=seed)
-        except RuntimeError as error:
-            return {"text": "", "error": str(error)}
+            with doing(run.making(ASKED + key)):
+                reply = model.complete(said, choices=choices, temperature=heat, max_tokens=room, seed=seed)
+        except ModelError as error:
+            return {"text": "", "error": str(error), "usage": error.usage.model_dump()}
+        except AgentevolveError as error:
+            if error.usage != Usage():
+                run.lose(ASKED + key, error.usage)
+            raise
         return {"text": reply.text.strip(), "usage": reply.usage.model_dump(), **({"same": mark} if mark else {})}
 
     return str(run.once(ASKED + key, asked)["text"])

@@ -1,28 +1,35 @@
-"""Tasks × samples → trajectories: workers, the error boundary, resume. The only place with concurrency."""
+"""Tasks × samples → trajectories: the error boundary, what is lost and made again, resume."""
 
 from __future__ import annotations
 
+import errno
 import random
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 from agentevolve.act.agent import Attempt, play
+from agentevolve.act.workers import work
 from agentevolve.load import load_environment
 from agentevolve.memory import open_memory
 from agentevolve.models.lite import open_model
+from agentevolve.models.manner import Manner, how_said
 from agentevolve.models.stand_ins import ScriptedModel
 from agentevolve.policy import Policy
-from agentevolve.protocols import AgentevolveError, Memory, Model
+from agentevolve.protocols import AgentevolveError, Memory, Model, ModelError
 from agentevolve.records import Task, Trajectory, Usage
-from agentevolve.run.folder import Run, same
-from agentevolve.run.progress import progress
+from agentevolve.run.folder import MANNER, Run, same
+from agentevolve.run.underway import doing
 
 ORACLE = "oracle"  # a policy's `model` that replays the environment's own solution: the ceiling
 SERVING = "adapter.gguf"
+AGAIN = 2  # further passes over the attempts that a passing failure of the backend cost
+# what the machine lacks, not the world: space, quota, open files, memory
+LACKING = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS}
 
 
 def rollout(
@@ -34,25 +41,59 @@ def rollout(
     samples: int = 1,
     luck: str | None = None,
     hints: Mapping[str, str] | None = None,
+    measuring: bool = False,
 ) -> list[Trajectory]:
     """`samples` attempts of `policy` at each task, in the order of (task, sample), each journalled in `run` as it finishes.
 
     `phase` names this rollout within the run: an attempt that its journal holds already is not made again. An attempt's seed
     is derived from the run's seed, `luck` (the phase, if not given), the task and the sample; evaluations share their luck,
     so that two policies are compared on the same tasks and seeds. `hints` are shown before the tasks of those ids, once.
-    A failing world or backend makes a trajectory with end="error". Raises BudgetExceeded or another AgentevolveError, after
-    the attempts under way have ended.
+
+    A failing world or backend makes a trajectory with end="error": lost, which is no outcome. Where the failure may pass, it is
+    made again at once, else when the run goes on; unless what follows was derived without it: that is so for any rollout but a
+    `measuring` one, whose caller says when it was used (`Run.accept`). Raises AgentevolveError when all are lost, BudgetExceeded
+    or another AgentevolveError after the attempts under way have ended.
     """
     plans = [
         Plan(f"{phase}/{task.id}/{n}", phase, task, n, run.derive(luck or phase, task.id, n), (hints or {}).get(task.id, ""))
         for task in tasks
         for n in range(samples)
     ]
-    missing = [plan for plan in plans if plan.id not in run.trajectories]
-    if missing:
-        model, memory = parts(policy, run)
-        _work(missing, lambda plan: run.add(lent(plan, policy, run) or attempt(plan, policy, model, memory, run)), run, phase)
-    return [run.trajectories[plan.id] for plan in plans]
+    todo = [plan for plan in plans if plan.id not in run.trajectories]
+    for _ in range(1 + AGAIN):
+        if todo:
+            passing = _made(todo, policy, run, phase)
+            todo = [plan for plan in todo if plan.id in passing]
+    ids = [plan.id for plan in plans]
+    if ids and all(id in run.lost for id in ids):
+        raise AgentevolveError(f"{phase}: {said_of_lost([run.lost[id] for id in ids], len(ids))}; mend it and go on")
+    if not measuring:
+        run.accept(phase, ids)
+    found = [run.attempts()[id] for id in ids]
+    if measuring and (odd := unlike(found)):
+        run.again(phase, odd)
+        return rollout(policy, tasks, run, phase=phase, samples=samples, luck=luck, hints=hints)
+    return found
+
+
+def _made(plans: Sequence[Plan], policy: Policy, run: Run, phase: str) -> set[str]:
+    """Make the attempts; the ids of those that a passing failure cost."""
+    model, memory = parts(policy, run)
+    passing: set[str] = set()
+    work(plans, lambda plan: run.add(lent(plan, policy, run) or attempt(plan, policy, model, memory, run, passing)), run, phase)
+    return passing
+
+
+def unlike(attempts: Sequence[Trajectory]) -> list[str]:
+    """The ids of the attempts in which the model was held otherwise than in the last of them: a backend refused it on the way."""
+    ways = [one.asked[-1] for one in attempts if one.asked]
+    return [one.id for one in attempts if one.asked and one.asked != (ways[-1],)]
+
+
+def said_of_lost(lost: Sequence[Trajectory], of: int) -> str:
+    """How many attempts were lost, and the commonest reason."""
+    reason, times = Counter(one.error for one in lost).most_common(1)[0]
+    return f"{len(lost)} of {of} attempts were lost, {times} of them to: {reason[:200]}"
 
 
 class Plan(NamedTuple):
@@ -78,10 +119,30 @@ def parts(policy: Policy, run: Run) -> tuple[Model | None, Memory | None]:
 
     def make() -> Model:
         return open_model(
-            policy.model, api_base=policy.api_base, adapter=adapter, slots=run.workers, threads=policy.threads, budget=run.budget
+            policy.model,
+            api_base=policy.api_base,
+            adapter=adapter,
+            slots=run.workers,
+            threads=policy.threads,
+            budget=run.budget,
+            options=policy.options,
+            prices=run.prices,
+            manner=_manner(policy.model, run),
         )
 
     return run.part("model", f"{policy.model} {policy.api_base} {adapter} {policy.threads}", make), memory
+
+
+def _manner(model: str, run: Run) -> Manner:
+    """How the model's backend wants to be asked, as far as the run knows: all its arms are asked alike, on resume too."""
+    prefix = f"{MANNER}{model}/"
+
+    def tell(what: str, why: str) -> None:
+        run.once(prefix + what, lambda: why)
+        if not run.quiet:
+            print(f"{model}: {how_said(what)} ({why})", file=sys.stderr)
+
+    return Manner([name.removeprefix(prefix) for name in run.facts if name.startswith(prefix)], tell)
 
 
 def lent(plan: Plan, policy: Policy, run: Run) -> Trajectory | None:
@@ -97,26 +158,42 @@ def lent(plan: Plan, policy: Policy, run: Run) -> Trajectory | None:
     return found.model_copy(update=plan._asdict() | {"policy": policy.stamp()})
 
 
-def attempt(plan: Plan, policy: Policy, model: Model | None, memory: Memory | None, run: Run) -> Trajectory:
+def attempt(
+    plan: Plan, policy: Policy, model: Model | None, memory: Memory | None, run: Run, passing: set[str] | None = None
+) -> Trajectory:
     """Make one attempt in a world of its own. Whatever the world or the backend raises ends up in the trajectory.
 
-    What is the user's to mend (a refused key, the budget's end) is raised as the AgentevolveError that it is.
+    What is the user's to mend (a refused key, the budget's end, a full disk) is raised as the AgentevolveError that it is. An
+    attempt that a passing failure cost is noted in `passing`.
     """
     run.budget.attempt()
     began, error = time.monotonic(), ""
     make = load_environment(plan.task.env)
-    played = Attempt(plan.task, policy, memory, random.Random(plan.seed), plan.hint)
+    played = Attempt(plan.task, policy, memory, random.Random(plan.seed), plan.hint, run.budget.alive)
     try:
-        with closing(make()) as played.environment:
+        with doing(run.making(plan.id)), closing(make()) as played.environment:
             played.model = model or ScriptedModel(played.environment.oracle(plan.task))
             play(played)
     except AgentevolveError:
-        if played.turns:
-            run.lose(plan.id, sum((turn.usage for turn in played.turns), Usage()))
+        _give_up(plan, played, run)
         raise
-    except Exception as failure:  # the one boundary: a failed attempt is data, not a crash
+    except (Exception, SystemExit) as failure:  # the one boundary: a failed attempt is data, not a crash
+        if isinstance(failure, OSError) and failure.errno in LACKING:
+            _give_up(plan, played, run)
+            raise AgentevolveError(f"{plan.task.id}: this machine: {failure}") from None
+        if passing is not None and isinstance(failure, ModelError) and failure.passing:
+            passing.add(plan.id)
+        run.budget.unmade()
         played.end, error = "error", f"{type(failure).__name__}: {failure}"[:500]
     return _trajectory(plan, played, error, time.monotonic() - began)
+
+
+def _give_up(plan: Plan, played: Attempt, run: Run) -> None:
+    """Journal what an attempt has cost that does not end."""
+    run.budget.unmade()
+    spent = sum((turn.usage for turn in played.turns), played.lookup + played.failed)
+    if spent != Usage():
+        run.lose(plan.id, spent)
 
 
 def _trajectory(plan: Plan, played: Attempt, error: str, seconds: float) -> Trajectory:
@@ -130,22 +207,11 @@ def _trajectory(plan: Plan, played: Attempt, error: str, seconds: float) -> Traj
         recalled=played.recalled,
         context=played.context,
         lookup=played.lookup,
+        failed=played.failed,
+        asked=played.asked,
         turns=tuple(played.turns),
         reward=played.reward,
         end=played.end,
         error=error,
         seconds=seconds,
     )
-
-
-def _work(plans: Sequence[Plan], do: Callable[[Plan], None], run: Run, what: str) -> None:
-    """Do every plan on the run's workers. After a failure or Ctrl-C no new one starts, and what is under way is awaited."""
-    with progress(what, len(plans), quiet=run.quiet) as advance, ThreadPoolExecutor(run.workers) as pool:
-        futures = [pool.submit(do, plan) for plan in plans]
-        try:
-            for future in as_completed(futures):
-                future.result()
-                advance("")
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise

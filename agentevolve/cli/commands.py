@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agentevolve.act.rollout import ORACLE, rollout
-from agentevolve.config import Comparison, Config
+from agentevolve.config import Comparison, Config, changed_settings
 from agentevolve.evaluate import (
     Standing,
     caveats,
@@ -80,9 +80,11 @@ def run_policy(
     """Run the policy on the tasks in the run at `place`, which may be there already, and report."""
     run = Run(place, seed=seed, workers=workers, quiet=quiet)
     try:
-        run.settle("policy", wanted.model_dump(mode="json") | {"samples": samples, "seed": seed})
+        asked = wanted.model_dump(mode="json") | {"samples": samples, "seed": seed}
+        if other := changed_settings(run.about("policy", asked), asked):
+            raise AgentevolveError(f"{place}: holds a run with other settings ({', '.join(other)}); name a new folder with --out")
         run.limit(*limits)
-        attempts = rollout(wanted, tasks, run, phase="run", samples=samples)
+        attempts = rollout(wanted, tasks, run, phase="run", samples=samples, measuring=True)
     finally:
         run.close()
     return report(wanted.model, attempts)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from agentevolve.acquire import is_plan
 from agentevolve.act.rollout import ORACLE, rollout
-from agentevolve.config import Comparison, Entrant, read_comparison, write_config
+from agentevolve.config import Comparison, Entrant, changed_settings, read_comparison, write_config
 from agentevolve.evaluate import Arm, Learnt
 from agentevolve.load import load_method, load_task_set, ready, tasks_of
 from agentevolve.loop.evolve import base_policy, check_method, check_model, held_out, practised
@@ -28,6 +28,7 @@ from agentevolve.run.folder import ASKED, SPENT, Run, identity, phase_of
 
 CONFIG = "comparison.yaml"
 CONTROLS = "controls"
+MAY_BE_ADDED = ("methods", "seeds", "tasks")
 UNFIT = "did not fit the budget"
 
 
@@ -58,7 +59,7 @@ def check_comparison(config: Comparison) -> list[list[Exercise]]:
     """What there is to do, by task set and seed; raises AgentevolveError for a comparison that cannot be run."""
     for name in (*config.tasks, *([config.guard] if config.guard else [])):
         ready(load_task_set(name))
-    check_model(config.model, config.api_base)
+    check_model(config, config.budget.usd)
     for entrant in config.methods:
         check_method(entrant.method, entrant.settings, config.model)
         if entrant.name == CONTROLS:
@@ -86,13 +87,9 @@ def _claim(config: Comparison, folder: Path, resume: bool) -> None:
             raise AgentevolveError(f"{folder}: not empty and not a comparison; name a new folder with --out")
     elif not resume:
         raise AgentevolveError(f"{folder}: holds a comparison already; go on with --resume, or name a new folder with --out")
-    elif _fixed(read_comparison(there)) != _fixed(config):
-        raise AgentevolveError(f"{there}: was made with other settings; only methods, seeds and tasks may change")
+    elif other := changed_settings(read_comparison(there).model_dump(mode="json"), config.model_dump(mode="json"), *MAY_BE_ADDED):
+        raise AgentevolveError(f"{there}: was made with other settings ({', '.join(other)}); resume with the same ones")
     write_config(config, there)
-
-
-def _fixed(config: Comparison) -> dict[str, object]:
-    return config.model_dump(exclude={"methods", "seeds", "tasks", "workers", "threads"})
 
 
 def _with_seed(config: Comparison, place: Path, seed: int, given: Exercise, quiet: bool) -> list[Learnt]:
@@ -102,6 +99,7 @@ def _with_seed(config: Comparison, place: Path, seed: int, given: Exercise, quie
     def within(name: str, do: Callable[[Run], list[Arm]]) -> Learnt:
         run = Run(place / name, seed=seed, workers=config.workers, quiet=quiet)
         run.held_out = frozenset(map(identity, given.held + given.guard))
+        run.prices = config.prices
         for other in done:
             run.borrow(other)
         try:
@@ -130,7 +128,9 @@ def _learn(config: Comparison, entrant: Entrant, given: Exercise, run: Run) -> l
     method = load_method(entrant.method, entrant.settings)
     budget = config.budget
     episodes, spent = run.learning()
-    run.budget = allowance = Allowance(budget.tokens, budget.usd, spent, max_episodes=budget.episodes, episodes=episodes)
+    run.budget = allowance = Allowance(
+        budget.tokens, budget.usd, spent, max_episodes=budget.episodes, episodes=episodes, notes=run.notes
+    )
     base = policy = base_policy(config)
     arms: list[Arm] = []
     for number in range(1, config.rounds + 1):
@@ -179,7 +179,8 @@ def own_controls(base: Policy, policy: Policy) -> dict[str, Policy]:
 def _measured(name: str, policy: Policy, tasks: Sequence[Task], run: Run, when: str, config: Comparison) -> Arm:
     """The policy's attempts at held-out tasks, with the luck that all policies share."""
     phase = f"{when}/{config.split}/{name.replace(' ', '-')}"
-    return Arm(name, when, rollout(policy, tasks, run, phase=phase, samples=config.held.samples, luck=config.split))
+    attempts = rollout(policy, tasks, run, phase=phase, samples=config.held.samples, luck=config.split, measuring=True)
+    return Arm(name, when, attempts)
 
 
 def _rounds(run: Run) -> list[tuple[int, Usage]]:

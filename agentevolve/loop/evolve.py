@@ -12,8 +12,8 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from agentevolve.act.rollout import ORACLE, rollout
-from agentevolve.config import Config, Setup, read_config, write_config
+from agentevolve.act.rollout import ORACLE, rollout, unlike
+from agentevolve.config import Config, Setup, changed_settings, read_config, write_config
 from agentevolve.evaluate.gate import gate
 from agentevolve.load import TaskSet, load_method, load_task_set, ready, tasks_of
 from agentevolve.local.train import LoraSettings
@@ -21,6 +21,7 @@ from agentevolve.models.lite import open_model
 from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Task, Trajectory
+from agentevolve.run.budget import Budget
 from agentevolve.run.folder import Run, derived, identity
 
 CONFIG = "config.yaml"
@@ -54,11 +55,11 @@ def _claim(config: Config, folder: Path, resume: bool) -> None:
     if not there.exists():
         if folder.exists() and any(not child.name.startswith(".") for child in folder.iterdir()):
             raise AgentevolveError(f"{folder}: not empty and not a run; name a new folder with --out")
-        write_config(config, there)
     elif not resume:
         raise AgentevolveError(f"{folder}: holds a run already; go on with --resume, or name a new folder with --out")
-    elif read_config(there) != config:
-        raise AgentevolveError(f"{there}: was made with other settings; resume with the same config and changes")
+    elif other := changed_settings(read_config(there).model_dump(mode="json"), config.model_dump(mode="json")):
+        raise AgentevolveError(f"{there}: was made with other settings ({', '.join(other)}); resume with the same ones")
+    write_config(config, there)
 
 
 def check(config: Config) -> None:
@@ -69,14 +70,14 @@ def check(config: Config) -> None:
         tasks_of(task_set, split, limit=1)
     if not config.val.tasks:
         raise AgentevolveError("val.tasks is 0: without held-out tasks the gate has nothing to judge by")
-    check_model(config.model, config.api_base)
+    check_model(config, config.max_usd)
     check_method(config.method, config.settings, config.model)
 
 
-def check_model(model: str, api_base: str | None) -> None:
-    """Raise AgentevolveError for a model that is not there."""
-    if model != ORACLE:
-        open_model(model, api_base=api_base).close()
+def check_model(config: Setup, max_usd: float | None) -> None:
+    """Raise AgentevolveError for a model that is not there, or a limit in dollars on one whose price nobody knows."""
+    if config.model != ORACLE:
+        open_model(config.model, api_base=config.api_base, budget=Budget(max_usd=max_usd), prices=config.prices).close()
 
 
 def check_method(name: str, settings: Mapping[str, Any], model: str) -> None:
@@ -108,6 +109,7 @@ def evolve_one(config: Config, run: Run) -> Policy:
     held = val + (tasks_of(task_set, "test", limit=config.test.tasks) if config.test.tasks else [])
     held_out(train, held)
     run.held_out = frozenset(map(identity, held))
+    run.prices = config.prices
     run.limit(config.max_tokens, config.max_usd)
     base = policy = base_policy(config)
     for number in range(1, config.rounds + 1):
@@ -117,7 +119,7 @@ def evolve_one(config: Config, run: Run) -> Policy:
     if config.test.tasks:
         test = tasks_of(task_set, "test", limit=config.test.tasks)
         arms = {"base": base} if policy == base else {"base": base, "in place": policy}
-        _measure(arms, test, run, "test", config.test.samples)
+        run.accept("test", _measure(arms, test, run, "test", config.test.samples)[1])
     return policy
 
 
@@ -132,6 +134,7 @@ def base_policy(config: Setup) -> Policy:
     return Policy(
         model=config.model,
         api_base=config.api_base,
+        options=config.model_options,
         recall=config.recall,
         temperature=config.temperature,
         show_actions=config.show_actions,
@@ -167,20 +170,37 @@ def _evaluated(policy: Policy, arms: dict[str, Policy], val: Sequence[Task], run
     """Measure the round's arms on `val` and let the gate decide which policy is in place after it."""
     name = f"{number}/val"
     in_place = {} if policy in arms.values() else {"in place": policy}
-    results = _measure(arms | in_place, val, run, name, config.val.samples)
+    results, ids = _measure(arms | in_place, val, run, name, config.val.samples)
     holder = next(arm for arm, one in (arms | in_place).items() if one == policy)
     challengers = {arm: results[arm] for arm in CANDIDATES if arm in results and arm != holder}
     rule, margin = config.gate.rule, config.gate.margin
-    verdict = run.once(f"gate {name}", lambda: gate(holder, results[holder], challengers, rule, margin))
+    if f"gate {name}" not in run.facts:
+        verdict = gate(holder, results[holder], challengers, rule, margin)
+        if verdict["no_verdict"]:
+            why = f"round {number}: no verdict: {verdict['no_verdict']}"
+            raise AgentevolveError(f"{run.folder}: {why}; mend it and go on with --resume")
+        run.once(f"gate {name}", lambda: verdict)
+        run.accept(name, ids)
+    verdict = run.facts[f"gate {name}"]
     return arms[verdict["promoted"]] if verdict["promoted"] else policy
 
 
-def _measure(arms: dict[str, Policy], tasks: Sequence[Task], run: Run, name: str, samples: int) -> dict[str, list[Trajectory]]:
-    """Every arm on the same tasks and seeds, journalled as one evaluation."""
-    results = {}
-    for arm, policy in arms.items():
-        phase = f"{name.split('/')[-1]}/{arm}" if arm in STILL else f"{name}/{arm}"
-        luck = name.split("/")[-1]
-        results[arm] = rollout(policy, tasks, run, phase=phase, samples=samples, luck=luck)
-    run.once(f"evaluation {name}", lambda: {arm: [attempt.id for attempt in attempts] for arm, attempts in results.items()})
-    return results
+def _measure(
+    arms: dict[str, Policy], tasks: Sequence[Task], run: Run, name: str, samples: int
+) -> tuple[dict[str, list[Trajectory]], list[str]]:
+    """Every arm on the same tasks and seeds, asked alike, journalled as one evaluation; and the ids of all its attempts.
+
+    A backend that refused on the way what held the model in the arms before is asked again for those.
+    """
+    luck = name.split("/")[-1]
+    results: dict[str, list[Trajectory]] = {}
+    odd: list[str] = [""]
+    while odd:
+        for arm, policy in arms.items():
+            phase = f"{luck}/{arm}" if arm in STILL else f"{name}/{arm}"
+            results[arm] = rollout(policy, tasks, run, phase=phase, samples=samples, luck=luck, measuring=True)
+        odd = unlike([attempt for attempts in results.values() for attempt in attempts])
+        run.again(name, odd)
+    ids = {arm: [attempt.id for attempt in attempts] for arm, attempts in results.items()}
+    run.once(f"evaluation {name}", lambda: ids)
+    return results, [id for of_arm in ids.values() for id in of_arm]

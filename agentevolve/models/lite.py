@@ -7,28 +7,59 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
 import os
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from agentevolve.local import catalog
-from agentevolve.models.choices import pick
 from agentevolve.models.choices import schema as choices_schema
 from agentevolve.models.engines import llama_cpp as engine
+from agentevolve.models.manner import Manner, overflows
+from agentevolve.models.reading import FAILURES, Read, read_reply
 from agentevolve.models.stand_ins import Choices, Messages, RandomModel
-from agentevolve.models.tools import Tool, native, said
+from agentevolve.models.tools import Tool
+from agentevolve.models.tools import native as native_form
 from agentevolve.models.tools import schema as tools_schema
+from agentevolve.models.trouble import Trouble, refused, trouble
+from agentevolve.models.usage import counted, estimated, known_price, size
+from agentevolve.policy import ModelOptions, Price
 from agentevolve.protocols import AgentevolveError, Model, ModelError, Reply
 from agentevolve.records import Usage
 from agentevolve.run.budget import Budget
 
-TRIES = 4
+LONGEST_WAIT = 60.0  # seconds between two tries, whatever the backend asks for
+UNUSABLE = 3  # tries of a call whose answers are paid for and cannot be used
+STRIKES = 8  # calls in a row that came to nothing: the backend is away, and every further attempt would be lost
+MOST = 24  # tries of one call, whatever they are for
+PATIENCE = 5.0  # seconds that a call under way is waited for after the run was asked to end
+DEMANDING = ("deepseek/", "moonshot/")  # they want the thinking before a tool call sent back
 EXAMPLES = "local/smollm2-135m, openai/gpt-5-mini, anthropic/claude-haiku-4-5, ollama_chat/llama3.2, hosted_vllm/<model>, random"
+
+
+class _Failed(Exception):
+    """A try that came to nothing: why, what it cost, and whether it was answered with what nobody can use."""
+
+    def __init__(self, why: Trouble, usage: Usage, *, unusable: bool = False) -> None:
+        super().__init__(why.text)
+        self.why, self.usage, self.unusable = why, usage, unusable
+
+
+class _Tally:
+    """The tries of one call so far: how many, how many of them were paid for nothing, what they cost, and how it is held now."""
+
+    def __init__(self) -> None:
+        self.tries, self.unusable, self.refusals, self.spent = 0, 0, 0, Usage()
+        self.plain = False
+
+    def add(self, failed: _Failed) -> None:
+        """Count a try that came to nothing."""
+        self.tries += 1
+        self.unusable += failed.unusable
+        self.spent += failed.usage
 
 
 class LiteModel:
@@ -41,19 +72,21 @@ class LiteModel:
         api_base: str | None = None,
         start: Callable[[], engine.Engine] | None = None,
         budget: Budget | None = None,
-        timeout: float = 120.0,
+        options: ModelOptions | None = None,
+        price: Price | None = None,
+        manner: Manner | None = None,
     ) -> None:
         self.name = name
-        self._api_base, self._start, self._timeout = api_base, start, timeout
-        self._budget = budget or Budget()
+        self._api_base, self._start, self._price = api_base, start, price
+        self._budget, self._options, self._manner = budget or Budget(), options or ModelOptions(), manner or Manner()
         self._engine: engine.Engine | None = None
         self._lock, self._thread, self._threads = threading.Lock(), threading.local(), itertools.count()
-        self._plain = False
+        self._strikes, self._answers = 0, 0
 
     @property
     def native_tools(self) -> bool:
         """Whether LiteLLM knows that the model takes tools; any other is held to the JSON of a call."""
-        return self._start is None and bool(_litellm().supports_function_calling(self.name))
+        return self._start is None and bool(litellm().supports_function_calling(self.name))
 
     def complete(
         self,
@@ -67,22 +100,34 @@ class LiteModel:
     ) -> Reply:
         """Answer `messages`; an answer held to `choices` may be as long as the longest of them, whatever `max_tokens`.
 
-        Raises BudgetExceeded before the call, AgentevolveError for what the user must mend (key, model name), else ModelError.
+        Raises BudgetExceeded before the call, AgentevolveError for what the user must mend (key, credit, model name, a backend
+        that is away), else ModelError; either says in `usage` what was paid for nothing.
         """
         if choices:
             longest = 16 + max(len(choice.encode()) for choice in choices)
             max_tokens = longest if self._start else max(max_tokens, longest)
-        by_tools = bool(tools) and self.native_tools
-        shown = list(native(messages)) if by_tools else [message.model_dump() for message in messages]
-        call = self._route() | {"messages": shown, "timeout": self._timeout}
-        call |= {"temperature": temperature, "max_tokens": max_tokens, "seed": seed}
-        prompt = (sum(len(message.content) for message in messages) + len(json.dumps(tools))) // 3
-        with self._budget.reserve(prompt + max_tokens, self._estimate(prompt, max_tokens)) as book:
-            began = time.monotonic()
-            answer = self._ask(call, self._tools(tools) if by_tools else self._held(choices, tools))
-            usage = self._usage(answer, time.monotonic() - began)
-            book(usage)
-        return Reply(pick(_text(answer), choices), usage)
+        call = self._call(messages, tools) | {"temperature": temperature, "max_tokens": max_tokens, "seed": seed}
+        way, held = self._held(choices, tools)
+        tally = _Tally()
+        try:
+            while True:
+                # what was answered, but could not be used, is asked for with other luck from the second time on
+                luck = {"seed": seed + max(0, tally.unusable - 1)}
+                request = self._manner.fitted(_joined(call | luck, {} if tally.plain else held))
+                try:
+                    read, usage = self._once(request, choices, tools)
+                    break
+                except _Failed as failed:
+                    tally.add(failed)
+                    self._after(request, way, failed, tally)
+        except (AgentevolveError, ModelError) as error:
+            error.usage = tally.spent
+            raise
+        self._strikes, self._answers = 0, self._answers + 1
+        if tally.plain:
+            self._manner.doubt(way, "it answers only when asked without")
+        plain = tally.plain or self._manner.has(way)
+        return Reply(read.text, tally.spent + usage, read.thinking, ("free text" if plain else way) + self._manner.said)
 
     def close(self) -> None:
         """Stop the local engine, if one runs. Closing twice is allowed; a later call starts it again."""
@@ -90,6 +135,27 @@ class LiteModel:
             if self._engine:
                 self._engine.close()
             self._engine = None
+
+    def _call(self, messages: Messages, tools: Sequence[Tool]) -> dict[str, Any]:
+        """The request but for what holds the answer."""
+        options = self._options
+        call = self._route() | {"messages": self._shown(messages, tools), "timeout": options.timeout}
+        if options.reasoning_effort:
+            call |= {"reasoning_effort": options.reasoning_effort, "allowed_openai_params": ["reasoning_effort"]}
+        if options.headers:
+            call["extra_headers"] = options.headers
+        return call | ({"extra_body": dict(options.body)} if options.body else {})
+
+    def _shown(self, messages: Messages, tools: Sequence[Tool]) -> list[dict[str, Any]]:
+        by_tools = bool(tools) and self.native_tools
+        plain = [{"role": message.role, "content": message.content} for message in messages]
+        shown = list(native_form(messages)) if by_tools else plain
+        if self._manner.has("reasoning_content") or (by_tools and self.name.startswith(DEMANDING)):
+            thoughts = [message.thinking for message in messages if message.role == "assistant"]
+            answers = [one for one in shown if one["role"] == "assistant"]
+            for one, thought in zip(answers, thoughts, strict=True):
+                one["reasoning_content"] = thought
+        return shown
 
     def _route(self) -> dict[str, Any]:
         if self._start is None:
@@ -104,33 +170,24 @@ class LiteModel:
             return {}
         return {"api_base": self._api_base} | ({"api_key": "none"} if _missing_keys(self.name) else {})
 
-    def _ask(self, call: dict[str, Any], held: dict[str, Any]) -> Any:
-        try:
-            return _send(self.name, call | held)
-        except ModelError as error:
-            if "response_format" not in held or error.status not in (400, 422):
-                raise
-        answer = _send(self.name, call)
-        self._plain = True  # the backend takes the request without the schema only: ask for plain text from now on
-        return answer
-
-    def _tools(self, tools: Sequence[Tool]) -> dict[str, Any]:
-        """One call at a time: what comes back of it may decide the next one."""
-        # without the last, LiteLLM imports its MCP gateway, whose packages it does not bring
-        return {"tools": list(tools), "parallel_tool_calls": False, "_skip_mcp_handler": True}
-
-    def _held(self, choices: Choices, tools: Sequence[Tool]) -> dict[str, Any]:
-        """What holds the answer to `choices`, or to a call of `tools`, in the strictest way that the backend knows."""
+    def _held(self, choices: Choices, tools: Sequence[Tool]) -> tuple[str, dict[str, Any]]:
+        """What holds the answer to `choices`, or to a call of `tools`, in the backend's strictest way; the way's name first."""
+        if tools and self.native_tools:
+            # one call at a time: what comes back of it may decide the next one; without the last, LiteLLM imports its MCP
+            # gateway, whose packages it does not bring
+            return "tools", {"tools": list(tools), "parallel_tool_calls": False, "_skip_mcp_handler": True}
         form = choices_schema(choices) if choices else tools_schema(tools) if tools else None
         if self._engine:
-            body = {"id_slot": self._slot(self._engine)} | ({"grammar": engine.grammar(choices)} if choices else {})
-            return {"extra_body": body} | ({"response_format": form} if form and not choices else {})
-        if not form or self._plain:
-            return {}
+            slot = {"id_slot": self._slot(self._engine)}
+            if choices:
+                return "grammar", {"extra_body": slot | {"grammar": engine.grammar(choices)}}
+            shape = {"response_format": form} if form else {}
+            return next(iter(shape), "free text"), {"extra_body": slot} | shape
         if choices and self.name.startswith("hosted_vllm/"):
-            return {"extra_body": {"structured_outputs": {"choice": list(choices)}}}
-        held = self._api_base or _litellm().supports_response_schema(self.name)
-        return {"response_format": form} if held else {}
+            return "structured_outputs", {"extra_body": {"structured_outputs": {"choice": list(choices)}}}
+        if form and (self._api_base or litellm().supports_response_schema(self.name)):
+            return "response_format", {"response_format": form}
+        return "free text", {}
 
     def _slot(self, engine: engine.Engine) -> int:
         """One slot a thread, so that a growing conversation finds its own prompt cache."""
@@ -138,23 +195,109 @@ class LiteModel:
             self._thread.number = next(self._threads)
         return int(self._thread.number) % engine.slots
 
-    def _estimate(self, prompt: int, completion: int) -> float:
-        """USD; 0 for a model without a known price."""
-        prices = (0.0, 0.0) if self._start else _prices(self.name)
-        return prompt * prices[0] + completion * prices[1]
+    def _once(self, request: dict[str, Any], choices: Choices, tools: Sequence[Tool]) -> tuple[Read, Usage]:
+        """One try: the answer as it is read, and what it cost. Raises _Failed."""
+        characters = size(request["messages"], request.get("tools", ()))
+        limit = request.get("max_tokens") or request["max_completion_tokens"]
+        most = Usage(prompt_tokens=characters // 3, completion_tokens=limit)
+        with self._budget.reserve(most.tokens, self._usd(most)) as book:
+            began = time.monotonic()
+            try:
+                answer = self._send(request)
+            except Exception as error:  # whatever LiteLLM makes of an odd answer
+                if isinstance(error, AgentevolveError):
+                    raise
+                missing = [] if "api_key" in request else _missing_keys(self.name)
+                why = trouble(self.name, error, missing)
+                usage = self._paid(estimated(characters), began) if why.answered else Usage()
+                book(usage)
+                raise _Failed(why, usage) from None
+            read = _read(answer, choices, tools)
+            usage = self._paid(counted(getattr(answer, "usage", None), characters, read.text + read.thinking), began)
+            book(usage)
+        if read.failure:
+            raise _Failed(Trouble("passing", 200, f"{self.name}: {FAILURES[read.failure]}"), usage, unusable=True)
+        return read, usage
 
-    def _usage(self, answer: Any, seconds: float) -> Usage:
-        counted = answer.usage
-        details = getattr(counted, "prompt_tokens_details", None)
-        priced = any(_prices(self.name)) if self._start is None else False
-        return Usage(
-            calls=1,
-            prompt_tokens=counted.prompt_tokens or 0,
-            cached_tokens=getattr(details, "cached_tokens", None) or 0,
-            completion_tokens=counted.completion_tokens or 0,
-            seconds=seconds,
-            usd=_litellm().completion_cost(answer, model=self.name) if priced else 0.0,
-        )
+    def _send(self, request: dict[str, Any]) -> Any:
+        """LiteLLM's answer, within the time that a try may take as a whole: a server may send a byte a second for ever.
+
+        It is waited for from outside, so that an end of the run, too, need not wait for it.
+        """
+        box: list[Any] = []
+        done = threading.Event()
+
+        def ask() -> None:
+            try:
+                box.append((_completion(request, self._options.stream), None))
+            except BaseException as error:
+                box.append((None, error))
+            done.set()
+
+        threading.Thread(target=ask, daemon=True).start()
+        until, asked_to_end = time.monotonic() + self._options.timeout, None
+        while not done.wait(0.25):
+            now = time.monotonic()
+            if self._budget.stopped:
+                asked_to_end = asked_to_end or now
+                if now - asked_to_end > PATIENCE:
+                    self._budget.alive()
+            if now > until:
+                raise TimeoutError(f"no whole answer within {self._options.timeout:g} s")
+        answer, error = box[0]
+        if error is not None:
+            raise error
+        return answer
+
+    def _after(self, request: dict[str, Any], way: str, failed: _Failed, tally: _Tally) -> None:
+        """Return when the call is to be tried again, after a pause where one is due; else raise."""
+        why = failed.why
+        if why.kind == "mend":
+            raise AgentevolveError(why.text)
+        if why.kind == "forbidden" and not self._answers:
+            raise AgentevolveError(refused(self.name, why.status, []))
+        if tally.tries < MOST and not failed.unusable:
+            if self._manner.learn(request, why.status, why.text):
+                return
+            if self._doubtful(why, way, tally):
+                return
+        tries = UNUSABLE if failed.unusable else self._options.tries
+        if why.kind == "passing" and tally.tries < min(tries, MOST):
+            self._pause(why, tally.tries)
+            return
+        self._lost(why, tally)
+
+    def _doubtful(self, why: Trouble, way: str, tally: _Tally) -> bool:
+        """Whether the schema may be what is refused, unnamed: the same is sent once more, then without it for this call alone."""
+        unnamed = why.kind == "lasting" and why.status in (400, 422) and not overflows(why.text)
+        if way not in ("response_format", "structured_outputs") or tally.plain or not unnamed:
+            return False
+        tally.refusals += 1
+        tally.plain = tally.refusals > 1
+        return True
+
+    def _pause(self, why: Trouble, tries: int) -> None:
+        slower = 4 if why.status == 429 else 1
+        wait = why.wait if why.wait is not None else self._options.pause * slower * 2 ** (tries - 1) * random.uniform(0.5, 1.5)
+        self._budget.rest(min(wait, LONGEST_WAIT))
+
+    def _lost(self, why: Trouble, tally: _Tally) -> None:
+        """The attempt is lost; when nothing but losses came of many calls in a row, the run is ended instead."""
+        with self._lock:
+            self._strikes += 1
+            strikes = self._strikes
+        if strikes >= STRIKES:
+            said = refused(self.name, why.status, []) if why.status == 403 else why.text
+            raise AgentevolveError(f"{strikes} calls in a row came to nothing, the last one: {said}; mend it and go on")
+        raise ModelError(why.text, why.status, passing=why.kind == "passing")
+
+    def _usd(self, usage: Usage) -> float:
+        """USD; 0 for a model without a known price."""
+        price = self._price or (None if self._start else known_price(_info(self.name)))
+        return price.of(usage) if price else 0.0
+
+    def _paid(self, usage: Usage, began: float) -> Usage:
+        return usage.model_copy(update={"seconds": time.monotonic() - began, "usd": self._usd(usage)})
 
 
 def open_model(
@@ -165,27 +308,36 @@ def open_model(
     slots: int = 4,
     threads: int | None = None,
     budget: Budget | None = None,
-    timeout: float = 120.0,
+    options: ModelOptions | None = None,
+    prices: Mapping[str, Price] | None = None,
+    manner: Manner | None = None,
 ) -> Model:
     """The model called `name`: `local/<name or path>`, `random` or LiteLLM's `provider/model`.
 
-    `adapter` is a GGUF LoRA file for a local model; `slots` and `threads` are the local engine's; `timeout` is in seconds a try.
-    Raises AgentevolveError, before anything starts, for an unknown name or an adapter that has nothing to be put on.
+    `adapter` is a GGUF LoRA file for a local model; `slots` and `threads` are the local engine's. `prices` are by model name.
+    Raises AgentevolveError, before anything starts, for an unknown name, an adapter that has nothing to be put on, or a limit in
+    dollars where no price is known.
     """
     if adapter and not name.startswith("local/"):
         raise AgentevolveError(f"an adapter needs a local model, not {name!r}")
     if name == "random":
         return RandomModel()
+    price = (prices or {}).get(name)
     if name.startswith("local/"):
         base = catalog.resolve(name.removeprefix("local/"))
         start = functools.partial(_serve, base, adapter, slots, threads)
-        return LiteModel(name, start=start, budget=budget, timeout=timeout)
-    litellm = _litellm()
+        return LiteModel(name, start=start, budget=budget, options=options, price=price, manner=manner)
+    lite = litellm()
     try:
-        litellm.get_llm_provider(name, api_base=api_base)
-    except litellm.BadRequestError:
+        lite.get_llm_provider(name, api_base=api_base)
+    except lite.BadRequestError:
         raise AgentevolveError(f"unknown model {name!r}: no such provider; known are for example {EXAMPLES}") from None
-    return LiteModel(name, api_base=api_base, budget=budget, timeout=timeout)
+    if budget and budget.max_usd is not None and not (price or known_price(_info(name))):
+        raise AgentevolveError(
+            f"max_usd: no price of {name} is known, so a limit in dollars would not bind; give one, in dollars a million tokens:"
+            f' prices: {{"{name}": {{input: 0.5, output: 1.5}}}}, or --price 0.5,1.5'
+        )
+    return LiteModel(name, api_base=api_base, budget=budget, options=options, price=price, manner=manner)
 
 
 def _serve(base: catalog.LocalModel, adapter: Path | None, slots: int, threads: int | None) -> engine.Engine:
@@ -193,72 +345,48 @@ def _serve(base: catalog.LocalModel, adapter: Path | None, slots: int, threads: 
 
 
 @functools.cache
-def _litellm() -> Any:
+def litellm() -> Any:
+    """The package, told to print nothing and to reach for nothing but the backend."""
     for table in ("MODEL_COST_MAP", "ANTHROPIC_BETA_HEADERS"):  # else fetched from the network
         os.environ[f"LITELLM_LOCAL_{table}"] = "True"
     os.environ.setdefault("LITELLM_LOG", "ERROR")  # else it warns about models that it has no price for
-    import litellm
+    import litellm as package
 
-    litellm.telemetry = False
-    litellm.suppress_debug_info = True
-    litellm.drop_params = True
-    return litellm
+    package.telemetry = False
+    package.suppress_debug_info = True
+    package.drop_params = True
+    return package
 
 
 @functools.cache
-def _prices(name: str) -> tuple[float, float]:
-    """USD a prompt token and a completion token; zeros when LiteLLM knows no price."""
+def _info(name: str) -> Mapping[str, Any]:
+    """LiteLLM's entry of a model; empty when it has none."""
     try:
-        info = _litellm().get_model_info(name)
+        return dict(litellm().get_model_info(name))
     except Exception:  # LiteLLM raises a bare Exception for a model that it has no entry for
-        return 0.0, 0.0
-    return info.get("input_cost_per_token") or 0.0, info.get("output_cost_per_token") or 0.0
+        return {}
 
 
 def _missing_keys(name: str) -> list[str]:
-    return [key for key in _litellm().validate_environment(name)["missing_keys"] if key.endswith("_API_KEY")]
+    return [key for key in litellm().validate_environment(name)["missing_keys"] if key.endswith("_API_KEY")]
 
 
-def _send(name: str, call: dict[str, Any]) -> Any:
-    """One LiteLLM call, tried again after a passing failure.
-
-    LiteLLM's own retries are off: they repeat without a pause, and also what can never succeed.
-    """
-    litellm = _litellm()
-    import openai  # every LiteLLM error is one of its errors
-
-    for attempt in itertools.count(1):
-        try:
-            return litellm.completion(**call, max_retries=0, num_retries=0)
-        except openai.OpenAIError as error:
-            status = int(getattr(error, "status_code", None) or 500)
-            _raise_for_user(name, call, status)
-            if attempt == TRIES or (status < 500 and status not in (408, 409, 429)):
-                raise ModelError(_line(name, error), status) from None
-        pause = (2.0 if status == 429 else 0.25) * 2 ** (attempt - 1)
-        time.sleep(pause * random.uniform(0.5, 1.5))
+def _completion(request: dict[str, Any], stream: bool) -> Any:
+    """One call; LiteLLM's own retries are off: they repeat without a pause, and also what can never succeed."""
+    if not stream:
+        return litellm().completion(**request, max_retries=0, num_retries=0)
+    parts = litellm().completion(**request, max_retries=0, num_retries=0, stream=True, stream_options={"include_usage": True})
+    return litellm().stream_chunk_builder(list(parts), messages=request["messages"])
 
 
-def _raise_for_user(name: str, call: dict[str, Any], status: int) -> None:
-    missing = [] if "api_key" in call else _missing_keys(name)
-    if status in (401, 403) or (missing and status >= 500):
-        key = f"{', '.join(missing)} is not set" if missing else "check its API key"
-        raise AgentevolveError(f"{name}: the backend refused access ({status}): {key}")
-    if status == 404:
-        raise AgentevolveError(f"{name}: the backend knows no such model or address (404)")
+def _read(answer: Any, choices: Choices, tools: Sequence[Tool]) -> Read:
+    found = getattr(answer, "choices", None)
+    if not found:
+        return Read("", "", "empty")
+    return read_reply(found[0].message, choices=choices, tools=tools, finish=found[0].finish_reason or "stop")
 
 
-def _line(name: str, error: Exception) -> str:
-    """The error on one line, short and without any key that the backend may have echoed."""
-    text = " ".join(str(error).split())
-    for key, value in os.environ.items():
-        if key.endswith(("_KEY", "_TOKEN")) and len(value) >= 8:
-            text = text.replace(value, "<key>")
-    return f"{name}: {text[:300]}"
-
-
-def _text(answer: Any) -> str:
-    text = said(answer.choices[0].message) if answer.choices else ""
-    if not text:
-        raise ModelError("the model's answer has no text")
-    return text
+def _joined(call: dict[str, Any], held: dict[str, Any]) -> dict[str, Any]:
+    """Both, with what goes into the body besides joined too."""
+    body = call.get("extra_body", {}) | held.get("extra_body", {})
+    return call | held | ({"extra_body": body} if body else {})

@@ -53,7 +53,7 @@ class RandomModel:
 class ScriptedModel:
     """A deterministic model for tests and examples: replies from a list, in order, or from a function of the call.
 
-    `calls` keeps what it was asked: (messages, choices). Its usage counts words as tokens.
+    `calls` keeps what it was asked: (messages, choices). It costs nothing.
     """
 
     name = "scripted"
@@ -79,8 +79,7 @@ class ScriptedModel:
             turn = len(self.calls)
             self.calls.append((tuple(messages), tuple(choices)))
         text = self._replies(messages, choices) if callable(self._replies) else self._line(self._replies, turn)
-        words = sum(len(message.content.split()) for message in messages)
-        return Reply(text, Usage(calls=1, prompt_tokens=words, completion_tokens=len(text.split())))
+        return Reply(text, Usage(calls=1))
 
     def _line(self, replies: Sequence[str], turn: int) -> str:
         if turn >= len(replies):

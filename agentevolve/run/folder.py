@@ -2,6 +2,7 @@
 
 RUN/config.yaml      what was asked for, every default resolved
 RUN/journal.jsonl    trajectories, reflections, evaluations and gate decisions, in the order in which they happened
+RUN/underway.jsonl   what is being paid for at this moment
 RUN/memory/          the entries (a journal of their own, and the index made from it)
 RUN/adapters/        one folder for each fine-tuning
 """
@@ -12,27 +13,35 @@ import hashlib
 import json
 import random
 import threading
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from agentevolve.policy import Price
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import SPLITS, PolicyStamp, Task, Trajectory, Usage
 from agentevolve.run.budget import Budget
 from agentevolve.run.journal import Journal
+from agentevolve.run.underway import Underway
 
 Part = TypeVar("Part")
 JOURNAL = "journal.jsonl"
 PHASES = ("acquire", "refine", "update", "evaluate")
 ASKED = "ask/"  # the facts that are answers of a model, with what they cost
-LOST = "lost/"  # the facts that say what a stopped attempt has cost
+LOST = "lost/"  # the facts that say what a stopped attempt or question has cost
+ACCEPTED = "accepted "  # the facts that name lost attempts which stay lost, because something was derived without them
+MANNER = "manner/"  # the facts that say what a model's backend has refused, and why
+AGAIN = "again "  # the facts that name attempts which are made again
 SPENT = "spent/"  # the facts that say what anything else has cost
 
 
 def phase_of(name: str) -> str:
     """Whether an attempt was made to measure (of a run of one policy, or on a split) or to learn, by its phase or id."""
+    if name.startswith(ASKED):
+        return "refine"
     first = name.split("/")[:2]
     return "evaluate" if first[0] == "run" or any(part in SPLITS for part in first) else "acquire"
 
@@ -56,6 +65,8 @@ class Run:
     """The run in `folder`, new or resumed. `workers` attempts run side by side; `quiet` hides the progress bars.
 
     `round` is the number of the round under way, from 1; `held_out` are the identities of tasks that may not be practised.
+    `trajectories` are the attempts that count, `lost` those that the outside failed and that are made again when they are asked
+    for; what they cost stays counted. `prices` are those of models that LiteLLM knows no price of, or another one.
     Opening it reads the whole journal. Raises AgentevolveError naming
     file and line where that is damaged.
     """
@@ -68,12 +79,18 @@ class Run:
         self.lent: dict[str, Trajectory] = {}
         self.answered: dict[str, dict[str, Any]] = {}
         self.trajectories: dict[str, Trajectory] = {}
+        self.lost: dict[str, Trajectory] = {}
         self.facts: dict[str, Any] = {}
-        self.budget = Budget()
+        self.prices: Mapping[str, Price] = {}
+        self.notes = Underway(folder)
+        self.budget = Budget(notes=self.notes)
+        self._replaced: list[Trajectory] = []
+        self._makings: dict[str, int] = defaultdict(int)
         self._parts: dict[str, tuple[str, Any]] = {}
         self._lock = threading.Lock()
         for number, line in enumerate(self.journal.read(), 1):
             self._take(line, number)
+        self._charge()
 
     def add(self, trajectory: Trajectory) -> None:
         """Journal a finished attempt; a second one of the same id is refused."""
@@ -81,13 +98,35 @@ class Run:
             if trajectory.id in self.trajectories:
                 raise ValueError(f"trajectory {trajectory.id} is journalled already")
             self.journal.append({"kind": "trajectory", "data": trajectory.model_dump(mode="json")})
-            self.trajectories[trajectory.id] = trajectory
+            self._keep(trajectory)
 
     def lose(self, name: str, usage: Usage) -> None:
-        """Journal what an attempt has cost that was stopped before its end: it is made again, but this was spent."""
+        """Journal what an attempt or a question has cost that was stopped before its end: it is made again, this was spent."""
         with self._lock:
             number = sum(fact.startswith(f"{LOST}{name}/") for fact in self.facts)
             self.once(f"{LOST}{name}/{number}", lambda: {"usage": usage.model_dump()})
+
+    def making(self, name: str) -> str:
+        """The name of this making of an attempt or question, for what is spent on it meanwhile."""
+        return f"{name}#{self._makings[name]}"
+
+    def accept(self, name: str, ids: Iterable[str]) -> None:
+        """Let the lost ones among these attempts stay lost: what `name` is was derived without them."""
+        with self._lock:
+            if missing := [id for id in ids if id in self.lost]:
+                number = sum(fact.startswith(f"{ACCEPTED}{name} ") for fact in self.facts)
+                self.once(f"{ACCEPTED}{name} {number}", lambda: missing)
+
+    def again(self, name: str, ids: Sequence[str]) -> None:
+        """Let these attempts be made again, and what they cost stay counted."""
+        with self._lock:
+            if ids:
+                number = sum(fact.startswith(f"{AGAIN}{name} ") for fact in self.facts)
+                self.once(f"{AGAIN}{name} {number}", lambda: list(ids))
+
+    def attempts(self) -> dict[str, Trajectory]:
+        """Every attempt by its id as it stands, the lost ones among them."""
+        return self.trajectories | self.lost
 
     def spend(self, name: str, usage: Usage) -> None:
         """Journal and book, once, what something that is neither an attempt nor a question has cost."""
@@ -100,20 +139,25 @@ class Run:
         if name not in self.facts:
             value = make()
             self.journal.append({"kind": "fact", "name": name, "data": value})
-            self.facts[name] = value
+            self._note(name, value)
         return self.facts[name]
+
+    def about(self, name: str, value: Any) -> Any:
+        """Journal what the run is about, or find what it is about already. Raises AgentevolveError for a run of another kind."""
+        if bool(self.trajectories or self.lost or self.facts) and name not in self.facts:
+            raise AgentevolveError(f"{self.folder}: holds a run of another {name}; name a new folder with --out")
+        return self.once(name, lambda: value)
 
     def settle(self, name: str, value: Any) -> None:
         """Journal what the run is about; raise AgentevolveError when it is about something else already."""
-        begun = bool(self.trajectories or self.facts)
-        if (begun and name not in self.facts) or self.once(name, lambda: value) != value:
+        if self.about(name, value) != value:
             raise AgentevolveError(f"{self.folder}: holds a run of another {name}; name a new folder with --out")
 
     def evaluations(self) -> dict[str, dict[str, list[str]]]:
         """The finished evaluations by name (`1/val`, …), or the attempts of `agentevolve run`: ids by arm."""
         prefix = "evaluation "
         found = {name.removeprefix(prefix): arms for name, arms in self.facts.items() if name.startswith(prefix)}
-        for trajectory in self.trajectories.values():
+        for trajectory in self.attempts().values():
             if trajectory.phase == "run":
                 arms = found.setdefault(f"run {trajectory.task.split}", {})
                 arms.setdefault(trajectory.policy.model, []).append(trajectory.id)
@@ -128,8 +172,10 @@ class Run:
     def borrow(self, other: Run) -> None:
         """Take what `other` has paid for instead of paying again: attempts of a bare model, and answers, to the very same.
 
-        They are charged to this run's budget as if it had made them.
+        They are charged to this run's budget as if it had made them. What a backend has refused there is not asked of it here.
         """
+        for name in [name for name in other.facts if name.startswith(MANNER)]:
+            self.once(name, lambda name=name: other.facts[name])  # type: ignore[misc]
         for one in other.trajectories.values():
             if one.end != "error" and not (one.policy.adapter or one.policy.memory):
                 self.lent.setdefault(same(one.task, one.seed, one.hint, one.policy), one)
@@ -137,7 +183,7 @@ class Run:
 
     def limit(self, max_tokens: int | None, max_usd: float | None) -> None:
         """Let the run spend no more than this, what it has spent so far included."""
-        self.budget = Budget(max_tokens, max_usd, spent=self.spent())
+        self.budget = Budget(max_tokens, max_usd, spent=self.spent(), notes=self.notes)
 
     def spent(self) -> Usage:
         """What the run has cost so far, in this process and in those before it."""
@@ -146,7 +192,7 @@ class Run:
     def costs(self) -> dict[str, Usage]:
         """What each phase has cost so far: acquire (attempts), refine (questions), update (training, embedding), evaluate."""
         costs = dict.fromkeys(PHASES, Usage())
-        for trajectory in self.trajectories.values():
+        for trajectory in (*self.trajectories.values(), *self.lost.values(), *self._replaced):
             costs[phase_of(trajectory.phase)] += trajectory.usage
         for name, fact in self.facts.items():
             kind, _, rest = name.partition("/")
@@ -186,14 +232,45 @@ class Run:
             for _, part in self._parts.values():
                 part.close()
             self._parts.clear()
+            self.notes.clear()
+
+    def _keep(self, trajectory: Trajectory) -> None:
+        """Let an attempt stand in the place of an earlier making of it."""
+        self._replace([trajectory.id])
+        self._makings[trajectory.id] += 1
+        (self.lost if trajectory.end == "error" else self.trajectories)[trajectory.id] = trajectory
+
+    def _replace(self, ids: Sequence[str]) -> None:
+        for id in ids:
+            found = [held.pop(id) for held in (self.trajectories, self.lost) if id in held]
+            self._replaced += found
+
+    def _note(self, name: str, value: Any) -> None:
+        """Keep a fact, and do what it says of attempts."""
+        self.facts[name] = value
+        if name.startswith(ACCEPTED):
+            self.trajectories |= {id: self.lost.pop(id) for id in value if id in self.lost}
+        elif name.startswith(AGAIN):
+            self._replace(value)
+        elif name.startswith(ASKED):
+            self._makings[name] += 1
+        elif name.startswith(LOST):
+            self._makings[name.removeprefix(LOST).rpartition("/")[0]] += 1
+
+    def _charge(self) -> None:
+        """Journal what a killed process had spent on what it did not end."""
+        for name, usage in self.notes.left().items():
+            what, _, number = name.rpartition("#")
+            if number == str(self._makings[what]):
+                self.lose(what, usage)
+        self.notes.clear()
 
     def _take(self, line: dict[str, Any], number: int) -> None:
         try:
             if line["kind"] == "trajectory":
-                trajectory = Trajectory.model_validate(line["data"])
-                self.trajectories[trajectory.id] = trajectory
+                self._keep(Trajectory.model_validate(line["data"]))
             else:
-                self.facts[line["name"]] = line["data"]
+                self._note(line["name"], line["data"])
         except (KeyError, TypeError, ValidationError) as error:
             why = str(error).splitlines()[0]
             raise AgentevolveError(
