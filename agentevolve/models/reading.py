@@ -51,7 +51,8 @@ def read_reply(message: Any, *, choices: Sequence[str] = (), tools: Sequence[Too
     """
     content, thought = _content(message)
     said, marked, opened = _parted(_cleaned(content[: LARGEST + LARGEST_THINKING]))
-    thinking = _joined([_cleaned(_reasoning(message)), _cleaned(thought), marked]).strip()[:LARGEST_THINKING]
+    elsewhere = _cleaned(_joined([_reasoning(message), thought])[:LARGEST_THINKING])
+    thinking = _joined([elsewhere, marked]).strip()[:LARGEST_THINKING]
     cut = finish == "length"
     try:
         if calls := _native_calls(message, cut):
@@ -91,8 +92,8 @@ def _words(value: Any, depth: int = 4) -> str:
         return value if isinstance(value, str) else ""
     if isinstance(value, list | tuple):
         return "".join(_words(part, depth - 1) for part in value)
-    held = (_words(_field(value, name), depth - 1) for name in ("text", "thinking", "reasoning", "summary", "content"))
-    return next(filter(None, held), "")
+    held = (_field(value, name) for name in ("text", "thinking", "reasoning", "summary", "content"))
+    return next(filter(None, (_words(part, depth - 1) for part in held if part is not None)), "")
 
 
 def _content(message: Any) -> tuple[str, str]:
@@ -113,12 +114,13 @@ def _reasoning(message: Any) -> str:
 
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_HALF = re.compile(r"[\ud800-\udfff]")
 
 
 def _cleaned(text: str) -> str:
     """Halves of surrogates joined, or replaced where the other half is missing; line ends as \\n; no control characters."""
-    whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return _CONTROL.sub("", whole.replace("\r\n", "\n").replace("\r", "\n"))
+    whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+    return _CONTROL.sub("", _HALF.sub("\ufffd", whole).replace("\r\n", "\n").replace("\r", "\n"))
 
 
 # ---- thinking
