@@ -9,7 +9,7 @@ from agentevolve.acquire.propose import evolved, train_only, written
 from agentevolve.act.asking import ask
 from agentevolve.act.prompting import render
 from agentevolve.load import check_settings
-from agentevolve.models.choices import pick
+from agentevolve.models.reading import read_reply
 from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Task
@@ -38,7 +38,7 @@ def mutate(policy: Policy, tasks: Sequence[Task], run: Run) -> list[Task]:
             if options:
                 prompt = render("mutate", settings=written(task.data), way=way, changes=options)
                 said = ask(policy, run, f"mutate/{run.round}/{task.id}", prompt, choices=options)
-                if (chosen := pick(said, options)) in changes:
+                if (chosen := read_reply({"content": said}, choices=options).text) in changes:
                     made.append(evolved(task, changes[chosen]))
             advance("")
     return made

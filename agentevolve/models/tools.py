@@ -1,4 +1,4 @@
-"""Tool calls as text: how a backend is asked for one and understood.
+"""Tool calls as text: how a backend is asked for one, and what a world reads.
 
 An action in a world of tools is the JSON of one call, {"name": …, "arguments": {…}}, or of a list of calls; any other text is
 something said. So worlds, trajectories and training rows stay text, whatever a backend's own form of a tool call is.
@@ -78,10 +78,9 @@ def native(messages: Sequence[Message]) -> Iterator[dict[str, Any]]:
 
 def said(answer: Any) -> str:
     """A backend's answer (OpenAI's message) as an action."""
-    calls = getattr(answer, "tool_calls", None) or []
-    if not calls:
-        return str(answer.content or "")
-    return written([Call(call.function.name or "", _arguments(call.function.arguments)) for call in calls])
+    from agentevolve.models.reading import read_reply
+
+    return read_reply(answer).text
 
 
 def sample(tools: Sequence[Tool], rng: random.Random) -> str:
@@ -94,13 +93,6 @@ def sample(tools: Sequence[Tool], rng: random.Random) -> str:
 def _native_call(id: str, call: Call) -> dict[str, Any]:
     arguments = json.dumps(call.arguments, ensure_ascii=False)
     return {"id": id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
-
-
-def _arguments(text: str | None) -> Any:
-    try:
-        return json.loads(text or "{}")
-    except (ValueError, RecursionError):
-        return text
 
 
 def _value(shape: dict[str, Any], rng: random.Random) -> Any:

@@ -2,11 +2,10 @@
 
 import json
 import random
-from types import SimpleNamespace
 
 import pytest
 
-from agentevolve.models.tools import Call, native, read, said, sample, schema, written
+from agentevolve.models.tools import Call, native, read, sample, schema, written
 from agentevolve.records import Message
 
 
@@ -63,18 +62,6 @@ def test_a_conversation_becomes_calls_and_their_results():
     assert sent[7]["content"] == "a yard"
     ids = [call["id"] for message in sent for call in message.get("tool_calls", [])]
     assert len(set(ids)) == len(ids)
-
-
-def test_an_answer_becomes_an_action():
-    def answer(*calls, content=None):
-        made = [SimpleNamespace(function=SimpleNamespace(name=name, arguments=text)) for name, text in calls]
-        return SimpleNamespace(content=content, tool_calls=made or None)
-
-    assert said(answer(("go", '{"where": "north"}'))) == '{"name": "go", "arguments": {"where": "north"}}'
-    assert read(said(answer(("a", ""), ("b", "{}")))) == [Call("a", {}), Call("b", {})]
-    assert read(said(answer(("a", '{"half'), content="text"))) == [Call("a", '{"half')]
-    assert said(answer(content="done")) == "done"
-    assert said(answer()) == ""
 
 
 def test_a_random_call_is_one_that_the_schema_allows():
