@@ -8,7 +8,7 @@ from worlds import make_tasks
 from agentevolve.protocols import AgentevolveError, BudgetExceeded
 from agentevolve.records import PolicyStamp, Trajectory, Turn, Usage
 from agentevolve.run.budget import Budget
-from agentevolve.run.folder import JOURNAL, Run
+from agentevolve.run.folder import JOURNAL, OPENING, Run, read_run
 
 
 def made(id: str, **fields) -> Trajectory:
@@ -21,7 +21,7 @@ def test_what_was_added_is_there_when_the_run_is_opened_again(tmp_path):
     run = Run(tmp_path / "run")
     run.add(made("a", reward=1.0))
     run.once("fact", lambda: {"x": [1, 2]})
-    again = Run(tmp_path / "run")
+    again = read_run(tmp_path / "run")
     assert again.trajectories == run.trajectories == {"a": made("a", reward=1.0)}
     assert again.facts == {"fact": {"x": [1, 2]}}
 
@@ -31,7 +31,7 @@ def test_an_attempt_is_journalled_once(tmp_path):
     run.add(made("a"))
     with pytest.raises(ValueError, match="a is journalled already"):
         run.add(made("a"))
-    assert len(run.journal.read()) == 1
+    assert [line["kind"] for line in run.journal.read()] == ["run", "trajectory"]
 
 
 def test_once_makes_a_value_once_over_processes(tmp_path):
@@ -40,21 +40,24 @@ def test_once_makes_a_value_once_over_processes(tmp_path):
         run = Run(tmp_path)
         for _ in range(2):
             assert run.once("name", lambda: calls.append(1) or len(calls)) == 1
+        run.close()
     assert calls == [1]
 
 
 def test_settle_refuses_a_run_that_is_about_something_else(tmp_path):
-    Run(tmp_path).settle("policy", {"model": "a"})
-    Run(tmp_path).settle("policy", {"model": "a"})
+    run = Run(tmp_path)
+    for _ in range(2):
+        run.settle("policy", {"model": "a"})
     with pytest.raises(AgentevolveError, match="holds a run of another policy"):
-        Run(tmp_path).settle("policy", {"model": "b"})
+        run.settle("policy", {"model": "b"})
 
 
 def test_settle_refuses_a_run_that_something_else_began(tmp_path):
-    Run(tmp_path).add(made("a"))
+    run = Run(tmp_path)
+    run.add(made("a"))
     with pytest.raises(AgentevolveError, match="holds a run of another policy"):
-        Run(tmp_path).settle("policy", {"model": "a"})
-    assert len(Run(tmp_path).journal.read()) == 1
+        run.settle("policy", {"model": "a"})
+    assert run.facts == {}
 
 
 @pytest.mark.parametrize(
@@ -70,10 +73,11 @@ def test_settle_refuses_a_run_that_something_else_began(tmp_path):
 def test_a_line_that_is_no_record_is_named_and_nothing_is_changed(tmp_path, line):
     run = Run(tmp_path)
     run.add(made("a"))
+    run.close()
     path = tmp_path / JOURNAL
     path.write_text(path.read_text() + json.dumps(line) + "\n")
     before = path.read_bytes()
-    with pytest.raises(AgentevolveError, match=r"journal\.jsonl:2: not a line of a run's journal") as caught:
+    with pytest.raises(AgentevolveError, match=r"journal\.jsonl:3: not a line of a run's journal") as caught:
         Run(tmp_path)
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == before
@@ -93,12 +97,14 @@ def test_what_was_spent_counts_attempts_and_reflections_over_processes(tmp_path)
     run.add(made("a"))
     run.once("ask/reflection/a", lambda: {"text": "t", "usage": Usage(calls=1, prompt_tokens=3, usd=1.0).model_dump()})
     run.once("ask/reflection/b", lambda: {"text": "", "error": "down"})
-    spent = Run(tmp_path).spent()
+    spent = read_run(tmp_path).spent()
     assert (spent.calls, spent.tokens, spent.usd) == (2, 10, 1.25)
 
 
 def test_a_limit_counts_what_an_earlier_process_spent(tmp_path):
-    Run(tmp_path).add(made("a"))
+    run = Run(tmp_path)
+    run.add(made("a"))
+    run.close()
     run = Run(tmp_path)
     run.limit(12, None)
     with run.budget.reserve(5, 0.0) as book:
