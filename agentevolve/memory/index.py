@@ -103,7 +103,7 @@ class Index:
     def ids(self) -> dict[str, set[str]]:
         """The key ids that are indexed, by collection name."""
         with told(self._folder):
-            return {name: set(collection.get(include=[])["ids"]) for name, collection in self._collections.items()}
+            return {collection.name: set(collection.get(include=[])["ids"]) for collection in self._client.list_collections()}
 
     def close(self) -> None:
         """Write everything out, and mark the index as whole; one that cannot be written is not, and is built anew next time."""
@@ -142,18 +142,13 @@ def told(folder: Path) -> Iterator[None]:
         raise
     except BaseException as error:  # a panic of Chroma's is no Exception
         why = " ".join(str(error).split())[:200] or type(error).__name__
-        raise Unusable(
-            f"{folder}: the index cannot be used: {_disk(folder)}{why}; what is remembered is kept, "
-            "make the index anew with: agentevolve memory rebuild MEMORY"
-        ) from None
+        raise Unusable(f"{folder}: the index cannot be used: {why}; what is remembered is kept, {_advice(folder)}") from None
 
 
-def _disk(folder: Path) -> str:
-    try:
-        free = shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free
-    except OSError:
-        return ""
-    return "the disk is full: " if free < FULL else ""
+def _advice(folder: Path) -> str:
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    full = shutil.disk_usage(there).free < FULL
+    return "but the disk is full: make room" if full else "make the index anew with: agentevolve memory rebuild MEMORY"
 
 
 def open_index(folder: Path, embedder: Embedder, shelves: Mapping[Shelf, Mapping[str, str]]) -> Index:
@@ -214,10 +209,17 @@ def collection_name(shelf: Shelf) -> str:
 
 def _client(folder: Path) -> Any:
     import chromadb
+    from chromadb.api.shared_system_client import SharedSystemClient
     from chromadb.config import Settings
 
     # no .env: the working directory's keys are none of the index's business
-    return chromadb.PersistentClient(str(folder), settings=Settings(_env_file=None, anonymized_telemetry=False))  # type: ignore[call-arg]
+    settings = Settings(_env_file=None, anonymized_telemetry=False)  # type: ignore[call-arg]
+    try:
+        return chromadb.PersistentClient(str(folder), settings=settings)
+    except BaseException:
+        # Chroma would give its half-made system to everybody who opens that folder again
+        SharedSystemClient._identifier_to_system.pop(str(folder), None)
+        raise
 
 
 def _files(folder: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from worlds import make_tasks
 from agentevolve.protocols import AgentevolveError, BudgetExceeded
 from agentevolve.records import PolicyStamp, Trajectory, Turn, Usage
 from agentevolve.run.budget import Budget
-from agentevolve.run.folder import JOURNAL, OPENING, Run, read_run
+from agentevolve.run.folder import JOURNAL, Run, read_run
 
 
 def made(id: str, **fields) -> Trajectory:
@@ -81,6 +81,48 @@ def test_a_line_that_is_no_record_is_named_and_nothing_is_changed(tmp_path, line
         Run(tmp_path)
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ({"kind": "run", "format": 2}, r"format: 2 is not known; this version reads format 1"),
+        ({"kind": "run", "format": "1"}, r"format: '1' is not known; this version reads format 1"),
+        ({"kind": "run"}, r"not a line of a run's journal \('format'\)"),
+        ({"kind": "verdict", "data": 1}, r"kind: 'verdict' is not known; this version reads kind fact, run, trajectory"),
+        ({"kind": ["fact"], "name": "a", "data": 1}, r"kind: \['fact'\] is not known"),
+    ],
+)
+@pytest.mark.parametrize("use", [Run, read_run])
+def test_a_journal_of_a_newer_version_says_so_and_nothing_is_changed(tmp_path, line, said, use):
+    path = tmp_path / JOURNAL
+    path.write_text(json.dumps(line) + "\n")
+    before = path.read_bytes()
+    with pytest.raises(AgentevolveError, match=rf"journal\.jsonl:1: {said}"):
+        use(tmp_path)
+    assert {one.name: one.read_bytes() for one in tmp_path.iterdir()} == {JOURNAL: before}
+
+
+def test_a_journal_begins_with_its_format_and_one_of_before_goes_on_without(tmp_path):
+    run = Run(tmp_path / "new")
+    run.once("fact", lambda: 1)
+    run.once("other", lambda: 2)
+    assert run.journal.read()[0] == {"kind": "run", "format": 1}
+    old = [line for line in run.journal.read() if line["kind"] != "run"]
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / JOURNAL).write_text("".join(json.dumps(line) + "\n" for line in old))
+    run = Run(tmp_path / "old")
+    run.once("third", lambda: 3)
+    assert read_run(tmp_path / "old").facts == {"fact": 1, "other": 2, "third": 3}
+    assert len(run.journal.read()) == 3
+
+
+def test_lone_surrogates_in_an_attempt_and_in_a_fact_are_read_back(tmp_path):
+    run = Run(tmp_path)
+    run.add(made("a", error="bad \ud800 sign"))
+    run.once("fact", lambda: "\udfff")
+    again = read_run(tmp_path)
+    assert (again.trajectories, again.facts) == (run.trajectories, {"fact": "\udfff"})
 
 
 def test_seeds_hang_on_the_runs_seed_and_the_parts_alone(tmp_path):
