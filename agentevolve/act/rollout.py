@@ -15,7 +15,7 @@ from typing import NamedTuple
 from agentevolve.act.agent import Attempt, play
 from agentevolve.act.workers import work
 from agentevolve.load import load_environment
-from agentevolve.memory import open_memory
+from agentevolve.memory import open_memory, read_memory
 from agentevolve.models.lite import open_model
 from agentevolve.models.manner import Manner, how_said
 from agentevolve.models.stand_ins import ScriptedModel
@@ -112,7 +112,9 @@ def parts(policy: Policy, run: Run) -> tuple[Model | None, Memory | None]:
     memory = None
     if policy.memory:
         folder = Path(policy.memory)
-        memory = run.part("memory", str(folder.resolve()), lambda: open_memory(folder))
+        # the run's own is written to by what it learns; another's is only read, by any number of runs at once
+        recall_from = open_memory if folder.resolve().is_relative_to(run.folder.resolve()) else read_memory
+        memory = run.part("memory", str(folder.resolve()), lambda: recall_from(folder))
     if policy.model == ORACLE:
         return None, memory
     adapter = Path(policy.adapter) / SERVING if policy.adapter else None

@@ -27,14 +27,14 @@ from agentevolve.local.adapter import check_base
 from agentevolve.local.train import LoraSettings
 from agentevolve.loop.compare import compare
 from agentevolve.loop.forecast import FILE, PROBES, Forecast, error_of, forecast_comparison, forecast_evolution
-from agentevolve.memory import MiniLM, open_memory, read_entries, read_stats
+from agentevolve.memory import MiniLM, open_memory, read_entries, read_memory, read_stats
 from agentevolve.memory.folder import check_model
 from agentevolve.models.lite import open_model
 from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Entry, Report, Task, Trajectory
 from agentevolve.refine import best
-from agentevolve.run.folder import JOURNAL, Run
+from agentevolve.run.folder import JOURNAL, Run, read_run
 from agentevolve.update import examples, fit, local_base
 
 
@@ -137,7 +137,7 @@ class Found(NamedTuple):
 
 def reports(place: Path) -> Found:
     """The reports of the run at `place`, its seeds pooled. Raises AgentevolveError where nothing is measured."""
-    runs = [Run(folder, quiet=True) for folder in seeds(place)]
+    runs = [read_run(folder) for folder in seeds(place)]
     measured = [(one, one.evaluations()) for one in runs]
     names = [name for name in measured[0][1] if all(name in found for _, found in measured)]
     if not names:
@@ -151,9 +151,16 @@ def reports(place: Path) -> Found:
 def _pooled(name: str, measured: Sequence[tuple[Run, dict[str, dict[str, list[str]]]]]) -> list[Report]:
     """One report for each arm of an evaluation, over the runs, each given with its evaluations."""
     first = measured[0][1][name]
-    arms = {arm: [[run.trajectories[id] for id in found[name][arm]] for run, found in measured] for arm in first}
+    arms = {arm: [_attempts(run, name, found[name][arm]) for run, found in measured] for arm in first}
     base = arms.get("base")
     return [pooled_report(arm, found, base if arm != "base" else None, "base" if base else "") for arm, found in arms.items()]
+
+
+def _attempts(run: Run, name: str, ids: Sequence[str]) -> list[Trajectory]:
+    missing = [id for id in ids if id not in run.trajectories]
+    if missing:
+        raise AgentevolveError(f"{run.journal.path}: the evaluation {name} names the attempt {missing[0]!r}, which is not there")
+    return [run.trajectories[id] for id in ids]
 
 
 def _verdicts(run: Run, named: bool) -> list[str]:
@@ -214,7 +221,7 @@ def forecast_of(config: Config | Comparison, place: Path, quiet: bool) -> Foreca
 def forecast_error(place: Path) -> list[str]:
     """How far off the forecast for the run or comparison at `place` was, if there was one."""
     folders = sorted(path.parent for path in place.rglob(JOURNAL) if PROBES not in path.parts)
-    return error_of(place, [Run(folder, quiet=True) for folder in folders]) if (place / FILE).is_file() else []
+    return error_of(place, [read_run(folder) for folder in folders]) if (place / FILE).is_file() else []
 
 
 def seeds(place: Path) -> list[Path]:
@@ -229,7 +236,7 @@ def seeds(place: Path) -> list[Path]:
 
 def attempts_of(folder: Path) -> list[Trajectory]:
     """Every attempt in a run's journal."""
-    return list(Run(folder, quiet=True).trajectories.values())
+    return list(read_run(folder).trajectories.values())
 
 
 def memory_folder(place: Path) -> Path:
@@ -255,7 +262,7 @@ def entry(place: Path, id: str) -> Entry:
 
 def search(place: Path, query: str, k: int) -> list[tuple[Entry, float]]:
     """The k entries nearest to the query."""
-    with open_memory(memory_folder(place), create=False) as memory:
+    with read_memory(memory_folder(place)) as memory:
         return memory.search(query, k)
 
 

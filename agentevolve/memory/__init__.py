@@ -9,7 +9,7 @@ A memory folder holds `memory.json` (which embedding model made it), `entries.js
 
 from agentevolve.memory.embed import Embedder, HashEmbedder, MiniLM, embedded_tokens
 from agentevolve.memory.ledger import Ledger
-from agentevolve.memory.store import EntryMemory, open_memory, read_entries, read_ledger, read_stats
+from agentevolve.memory.store import EntryMemory, open_memory, read_entries, read_ledger, read_memory, read_stats
 
 __all__ = [
     "Embedder",
@@ -21,5 +21,6 @@ __all__ = [
     "open_memory",
     "read_entries",
     "read_ledger",
+    "read_memory",
     "read_stats",
 ]

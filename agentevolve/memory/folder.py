@@ -1,49 +1,50 @@
-"""A memory's folder: its files, what `memory.json` says about it, and the lock that lets one process at a time open it."""
+"""A memory's folder: its files, what `memory.json` says about it, and that one process at a time has it for writing."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 
 from agentevolve.memory.embed import Embedder
 from agentevolve.protocols import AgentevolveError
+from agentevolve.run.lock import LOCK, Lock, lock
 
 FORMAT = 1
-ABOUT, JOURNAL, INDEX, LOCK, DRAFT = "memory.json", "entries.jsonl", "chroma", "lock", "memory.json.new"
+ABOUT, JOURNAL, INDEX, DRAFT = "memory.json", "entries.jsonl", "chroma", "memory.json.new"
 
 
-def prepare(folder: Path, embedder: Embedder, create: bool) -> int:
+def prepare(folder: Path, embedder: Embedder, create: bool) -> Lock:
     """Lock the memory in `folder` for this process, making it first if `create` and there is nothing; return the lock.
 
     Raises AgentevolveError when the folder holds something else, cannot be written, or is open elsewhere.
     """
     try:
-        if create and _is_vacant(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        elif not (folder / ABOUT).is_file():
+        if not (folder / ABOUT).is_file() and not (create and _is_vacant(folder)):
             raise not_a_memory(folder)
-        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        held = lock(folder)
+        try:
+            if not (folder / ABOUT).is_file():
+                _write_about(folder, embedder)
+        except BaseException:
+            held.release()
+            raise
     except OSError as error:
         raise AgentevolveError(f"memory {folder}: cannot write: {error.strerror or error}") from None
-    try:
-        _lock(descriptor, folder)
-        if not (folder / ABOUT).is_file():
-            _write_about(folder, embedder)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
+    return held
 
 
 def about(folder: Path) -> dict[str, str]:
     """What `memory.json` says: `embedding_model` and `embedding_identity`."""
     path = folder / ABOUT
-    if not path.is_file():
-        raise not_a_memory(folder)
     try:
-        match json.loads(path.read_bytes()):
+        if not path.is_file():
+            raise not_a_memory(folder)
+        said = path.read_bytes()
+    except OSError as error:
+        raise AgentevolveError(f"{path}: cannot read: {error.strerror or error}") from None
+    try:
+        match json.loads(said):
             case {"format": int() as version} if version != FORMAT:
                 raise AgentevolveError(f"{path}: format: {version} is not known; this version reads format {FORMAT}")
             case {"embedding_model": str() as model, "embedding_identity": str() as identity}:
@@ -78,18 +79,3 @@ def _write_about(folder: Path, embedder: Embedder) -> None:
     said = {"format": FORMAT, "embedding_model": embedder.name, "embedding_identity": embedder.identity}
     (folder / DRAFT).write_text(json.dumps(said, indent=2) + "\n", "utf-8")
     os.replace(folder / DRAFT, folder / ABOUT)
-
-
-def _lock(descriptor: int, folder: Path) -> None:
-    """Take the operating system's lock, which ends with the process however that ends."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise AgentevolveError(f"memory {folder} is open in another process, or twice in this one") from None

@@ -2,7 +2,8 @@
 
 It is a cache of the journal. Chroma writes its graph files in place, so a killed writer can leave files that load and then answer
 wrongly or crash the process; an index is therefore trusted only if it was closed and its files are still those (the file
-`closed` holds their hash), and otherwise built anew.
+`closed` holds their hash), and otherwise built anew. Two openers of one folder can hang it or ruin it: who only reads opens a
+copy of a trusted index, or builds one of his own.
 Equal keys are one vector, because a graph loses most of many equal vectors (measured: 0.70 of the nearest neighbours found
 among 4,000 vectors of 40 values). Nothing is filtered by metadata, because that costs time linear in the collection.
 The graph is approximate, and a graph that grew answers a little otherwise than one built at once; a small collection is
@@ -11,11 +12,12 @@ therefore scanned, so that what an agent recalls does not hang on the index's hi
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +34,7 @@ HNSW = {"space": "cosine", "ef_construction": 200, "ef_search": 400, "max_neighb
 BATCH = 1_000  # rows per call; Chroma takes at most some 5,000
 SCANNED = 2_000  # vectors up to which a collection is scanned: 6 MB and below a millisecond
 CLOSED = "closed"
+FULL = 1_000_000  # bytes: with so few left a disk is full
 
 
 class Index:
@@ -40,33 +43,34 @@ class Index:
     def __init__(self, folder: Path, embedder: Embedder) -> None:
         self._folder = folder
         self._embedder = embedder
-        self._client = _client(folder)
-        (folder / CLOSED).unlink(missing_ok=True)
-        self._collections = {item.name: item for item in self._client.list_collections()}
+        self._collections: dict[str, Any] = {}
         self._held: dict[str, set[str]] = {}
         self._scanned: dict[str, tuple[list[str], NDArray[np.float64]]] = {}
         self._lock = threading.Lock()
+        with told(folder):
+            self._client = _client(folder)
+            (folder / CLOSED).unlink(missing_ok=True)
 
     def sync(self, shelves: Mapping[Shelf, Mapping[str, str]]) -> None:
         """Make the index hold exactly `shelves`: {(env, kind): {key id: key}}."""
-        for name in set(self._collections) - {collection_name(shelf) for shelf in shelves}:
-            self._client.delete_collection(name)
-            del self._collections[name]
+        with told(self._folder):
+            self._collections = {item.name: item for item in self._client.list_collections()}
+            for name in set(self._collections) - {collection_name(shelf) for shelf in shelves}:
+                self._client.delete_collection(name)
+                del self._collections[name]
         for shelf, keys in shelves.items():
-            collection = self._collection(shelf)
-            there = set(collection.get(include=[])["ids"])
-            for unknown in _batches(sorted(there - set(keys))):
-                collection.delete(ids=unknown)
-            self._held[collection.name] = there & set(keys)
+            with told(self._folder):
+                self._keep(self._collection(shelf), set(keys))
             self.add(shelf, keys)
 
     def add(self, shelf: Shelf, keys: Mapping[str, str]) -> None:
         """Embed and add `keys` ({key id: key}); what is there already is left as it is."""
-        collection = self._collection(shelf)
+        with told(self._folder):
+            collection = self._collection(shelf)
         held = self._held.setdefault(collection.name, set())
         for ids in _batches([id for id in keys if id not in held]):
             vectors = self._embedder.embed([keys[id] for id in ids])
-            with self._lock:
+            with self._lock, told(self._folder):
                 collection.upsert(ids=ids, embeddings=vectors)
                 held.update(ids)
                 if collection.name in self._scanned:
@@ -78,9 +82,10 @@ class Index:
         if collection is None:
             return []
         size = len(self._held[collection.name])
-        if size <= max(n, SCANNED):
-            return self._scan(collection, vector, n)
-        found = collection.query(query_embeddings=[vector], n_results=n, include=["distances"])
+        with told(self._folder):
+            if size <= max(n, SCANNED):
+                return self._scan(collection, vector, n)
+            found = collection.query(query_embeddings=[vector], n_results=n, include=["distances"])
         return [(id, round(1.0 - float(far), 6)) for id, far in zip(found["ids"][0], found["distances"][0], strict=True)]
 
     def _scan(self, collection: Any, vector: NDArray[np.float32], n: int) -> list[tuple[str, float]]:
@@ -97,16 +102,25 @@ class Index:
 
     def ids(self) -> dict[str, set[str]]:
         """The key ids that are indexed, by collection name."""
-        return {name: set(collection.get(include=[])["ids"]) for name, collection in self._collections.items()}
+        with told(self._folder):
+            return {collection.name: set(collection.get(include=[])["ids"]) for collection in self._client.list_collections()}
 
     def close(self) -> None:
-        """Write everything out, and mark the index as whole."""
-        self._client.close()
-        (self._folder / CLOSED).write_text(_fingerprint(self._folder), "utf-8")
+        """Write everything out, and mark the index as whole; one that cannot be written is not, and is built anew next time."""
+        with contextlib.suppress(Unusable), told(self._folder):
+            self._client.close()
+            (self._folder / CLOSED).write_text(_fingerprint(self._folder), "utf-8")
 
     def abandon(self) -> None:
         """Let go of the files without marking them as whole."""
-        self._client.close()
+        with contextlib.suppress(Unusable), told(self._folder):
+            self._client.close()
+
+    def _keep(self, collection: Any, ids: set[str]) -> None:
+        there = set(collection.get(include=[])["ids"])
+        for unknown in _batches(sorted(there - ids)):
+            collection.delete(ids=unknown)
+        self._held[collection.name] = there & ids
 
     def _collection(self, shelf: Shelf) -> Any:
         name = collection_name(shelf)
@@ -115,12 +129,52 @@ class Index:
         return self._collections[name]
 
 
+class Unusable(AgentevolveError):
+    """What an index is that Chroma, its database or the disk fails at: this machine's to mend, not the attempt's fault."""
+
+
+@contextlib.contextmanager
+def told(folder: Path) -> Iterator[None]:
+    """Raise whatever goes wrong within as Unusable: one line that names the index and says what to do."""
+    try:
+        yield
+    except (AgentevolveError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # a panic of Chroma's is no Exception
+        why = " ".join(str(error).split())[:200] or type(error).__name__
+        raise Unusable(f"{folder}: the index cannot be used: {why}; what is remembered is kept, {_advice(folder)}") from None
+
+
+def _advice(folder: Path) -> str:
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    full = shutil.disk_usage(there).free < FULL
+    return "but the disk is full: make room" if full else "make the index anew with: agentevolve memory rebuild MEMORY"
+
+
 def open_index(folder: Path, embedder: Embedder, shelves: Mapping[Shelf, Mapping[str, str]]) -> Index:
-    """The index in `folder`, brought up to date with `shelves`; a new one where none is there that can be trusted."""
-    index = _trusted(folder, embedder)
-    if index is None:
+    """The index in `folder`, brought up to date with `shelves`; a new one where none is there that can be trusted and read.
+
+    Raises Unusable when a new one cannot be made either.
+    """
+    if _trusted(folder):
+        with contextlib.suppress(Unusable):  # whole files that this Chroma cannot read (another version's) are only a cache
+            return _opened(folder, embedder, shelves)
+    with told(folder):
         remove_index(folder)
-        index = Index(folder, embedder)
+    return _opened(folder, embedder, shelves)
+
+
+def snapshot(index: Path, folder: Path) -> None:
+    """Copy a closed index to `folder`. If its owner opens it meanwhile, the copy's hash is wrong, and it is not trusted."""
+    with contextlib.suppress(OSError):
+        for path in _files(index) if (index / CLOSED).is_file() else ():
+            copy = folder / path.relative_to(index)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+
+
+def _opened(folder: Path, embedder: Embedder, shelves: Mapping[Shelf, Mapping[str, str]]) -> Index:
+    index = Index(folder, embedder)
     try:
         index.sync(shelves)
     except BaseException:
@@ -129,19 +183,11 @@ def open_index(folder: Path, embedder: Embedder, shelves: Mapping[Shelf, Mapping
     return index
 
 
-def _trusted(folder: Path, embedder: Embedder) -> Index | None:
-    mark = folder / CLOSED
-    if not mark.is_file() or mark.read_bytes() != _fingerprint(folder).encode():
-        return None
-    index = None
+def _trusted(folder: Path) -> bool:
     try:
-        index = Index(folder, embedder)
-        index.ids()
-        return index
-    except Exception:  # an isolation boundary: whole files that this Chroma cannot read (another version's) are only a cache
-        if index:
-            index.abandon()
-        return None
+        return (folder / CLOSED).read_bytes() == _fingerprint(folder).encode()
+    except OSError:
+        return False
 
 
 def remove_index(folder: Path) -> None:
@@ -163,17 +209,29 @@ def collection_name(shelf: Shelf) -> str:
 
 def _client(folder: Path) -> Any:
     import chromadb
+    from chromadb.api.shared_system_client import SharedSystemClient
     from chromadb.config import Settings
 
     # no .env: the working directory's keys are none of the index's business
-    return chromadb.PersistentClient(str(folder), settings=Settings(_env_file=None, anonymized_telemetry=False))  # type: ignore[call-arg]
+    settings = Settings(_env_file=None, anonymized_telemetry=False)  # type: ignore[call-arg]
+    try:
+        return chromadb.PersistentClient(str(folder), settings=settings)
+    except BaseException:
+        # Chroma would give its half-made system to everybody who opens that folder again
+        SharedSystemClient._identifier_to_system.pop(str(folder), None)
+        raise
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CLOSED):
-        with path.open("rb") as file:
-            digest.update(f"{path.relative_to(folder)} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    for path in _files(folder):
+        if path.name != CLOSED:
+            with path.open("rb") as file:
+                digest.update(f"{path.relative_to(folder)} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()
 
 

@@ -1,11 +1,15 @@
-"""A memory on disk: entries are appended to its journal, and recalled by the nearness of their keys."""
+"""A memory on disk: entries are appended to its journal, and recalled by the nearness of their keys.
+
+One process writes it (`open_memory`); any number recall from it meanwhile (`read_memory`), each by an index of its own.
+"""
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self
 
 from agentevolve.memory.embed import Embedder, MiniLM
@@ -13,6 +17,7 @@ from agentevolve.memory.folder import INDEX, JOURNAL, about, check_model, prepar
 from agentevolve.memory.ledger import Ledger, Shelf, key_id
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Entry
+from agentevolve.run.lock import LOCK, Lock
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,28 +28,33 @@ if TYPE_CHECKING:
 
 
 class EntryMemory:
-    """A memory that is open for reading and writing: `open_memory` gives one, and `close` gives its folder back.
+    """An open memory: `open_memory` gives one to write to, `read_memory` one to read; `close` gives back what it holds.
 
     Safe to use from several threads. New entries are on disk when `add` returns and indexed at the next recall, so that
     neither `add` nor `entries` nor `stats` loads the index or the embedding model.
     """
 
-    def __init__(self, folder: Path, embedder: Embedder, lock: int) -> None:
+    def __init__(self, folder: Path, embedder: Embedder, lock: Lock | None) -> None:
         self.folder = folder
         self._embedder = embedder
         self._ledger = Ledger(folder / JOURNAL)
-        self._os_lock: int | None = lock
+        self._owned, self._closed = lock is not None, False
+        self._held = ExitStack()  # the folder's lock, or the private folder of one that only reads
         self._lock = threading.RLock()
         self._index: Index | None = None
         self._pending: list[Entry] = []
+        if lock:
+            self._held.enter_context(lock)
 
     def add(self, entries: Sequence[Entry]) -> None:
         """Append entries; an id that is already there, retired or not, is left as it is."""
         with self._lock:
+            self._check(writing=True)
             self._pending += self._ledger.add(entries)
 
     def retire(self, id: str, round: int, why: str) -> None:
         """From `round` on, do not recall the entry. Raises AgentevolveError for an unknown id; the first retirement stands."""
+        self._check(writing=True)
         self._ledger.retire(id, round, why)
 
     def entries(self, as_of: int | None = None, kind: str | None = None, env: str | None = None) -> list[Entry]:
@@ -76,26 +86,28 @@ class EntryMemory:
 
     def rebuild(self) -> int:
         """Delete the index and build it from the journal; return how many distinct keys it holds."""
-        from agentevolve.memory.index import open_index, remove_index
+        from agentevolve.memory.index import open_index, remove_index, told
 
         with self._lock:
+            self._check(writing=True)
             if self._index:
                 self._index.abandon()
                 self._index = None
-            remove_index(self.folder / INDEX)
+            with told(self.folder / INDEX):
+                remove_index(self.folder / INDEX)
             self._index = open_index(self.folder / INDEX, self._embedder, self._ledger.shelves())
             self._pending.clear()
             return sum(len(ids) for ids in self._index.ids().values())
 
     def close(self) -> None:
-        """Write the index out and let other processes open the memory. Closing twice is allowed."""
-        with self._lock:
-            if self._index:
-                self._index.close()
-                self._index = None
-            if self._os_lock is not None:
-                os.close(self._os_lock)
-                self._os_lock = None
+        """Write the index out and let other processes write to the memory. Closing twice is allowed."""
+        with self._lock, self._held:
+            self._closed = True
+            index, self._index = self._index, None
+            if index and self._owned:
+                index.close()
+            elif index:
+                index.abandon()
 
     def __enter__(self) -> Self:
         return self
@@ -103,18 +115,35 @@ class EntryMemory:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _check(self, *, writing: bool = False) -> None:
+        if self._closed:
+            raise AgentevolveError(f"memory {self.folder} was closed")
+        if writing and not self._owned:
+            raise AgentevolveError(f"memory {self.folder}: cannot write: it was opened for reading only")
+
     def _ready(self) -> Index:
         from agentevolve.memory.index import open_index
 
         with self._lock:
-            if self._os_lock is None:
-                raise AgentevolveError(f"memory {self.folder} was closed")
+            self._check()
             if self._index is None:
-                self._index = open_index(self.folder / INDEX, self._embedder, self._ledger.shelves())
+                self._index = open_index(self._place(), self._embedder, self._ledger.shelves())
             else:
                 self._index_pending(self._index)
             self._pending.clear()
             return self._index
+
+    def _place(self) -> Path:
+        """Where the index lies: an owner's in the memory's folder, a reader's in one that is deleted when it is closed."""
+        from agentevolve.memory.index import snapshot, told
+
+        if self._owned:
+            return self.folder / INDEX
+        with told(self.folder / INDEX):
+            private = TemporaryDirectory(prefix="agentevolve-", ignore_cleanup_errors=True)
+        place = Path(self._held.enter_context(private)) / INDEX
+        snapshot(self.folder / INDEX, place)
+        return place
 
     def _index_pending(self, index: Index) -> None:
         new: dict[Shelf, dict[str, str]] = {}
@@ -140,7 +169,7 @@ class EntryMemory:
 
 
 def open_memory(folder: Path, *, create: bool = True, embedder: Embedder | None = None) -> EntryMemory:
-    """Open the memory in `folder` for this process; with `create`, a missing or empty folder becomes one.
+    """Open the memory in `folder` for this process to write to; with `create`, a missing or empty folder becomes one.
 
     The embedder is MiniLM unless another is given. Raises AgentevolveError when the folder holds something else, was made
     with another embedding model, is damaged, or is open elsewhere.
@@ -151,8 +180,18 @@ def open_memory(folder: Path, *, create: bool = True, embedder: Embedder | None 
         check_model(folder, embedder)
         return EntryMemory(folder, embedder, lock)
     except BaseException:
-        os.close(lock)
+        lock.release()
         raise
+
+
+def read_memory(folder: Path, *, embedder: Embedder | None = None) -> EntryMemory:
+    """Open the memory in `folder` to recall from it as it is now: nothing is locked or written there, nobody locked out.
+
+    Raises AgentevolveError as `open_memory` does, but for one that is open elsewhere.
+    """
+    embedder = embedder or MiniLM()
+    check_model(folder, embedder)
+    return EntryMemory(folder, embedder, None)
 
 
 def read_ledger(folder: Path) -> Ledger:
@@ -176,5 +215,12 @@ def _nearest_first(hit: tuple[Entry, float]) -> tuple[float, str]:
 
 
 def _stats(folder: Path, ledger: Ledger) -> dict[str, Any]:
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return ledger.stats() | {"embedding_model": about(folder)["embedding_model"], "bytes": size}
+    sizes = [_size(path) for path in folder.rglob("*") if path.name != LOCK]
+    return ledger.stats() | {"embedding_model": about(folder)["embedding_model"], "bytes": sum(sizes)}
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except FileNotFoundError:  # its owner has just deleted it
+        return 0

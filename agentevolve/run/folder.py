@@ -25,10 +25,13 @@ from agentevolve.protocols import AgentevolveError
 from agentevolve.records import SPLITS, PolicyStamp, Task, Trajectory, Usage
 from agentevolve.run.budget import Budget
 from agentevolve.run.journal import Journal
+from agentevolve.run.lock import Lock, lock
 from agentevolve.run.underway import Underway
 
 Part = TypeVar("Part")
 JOURNAL = "journal.jsonl"
+FORMAT = 1
+OPENING = {"kind": "run", "format": FORMAT}  # a journal's first line; the journals of before it had none
 PHASES = ("acquire", "refine", "update", "evaluate")
 ASKED = "ask/"  # the facts that are answers of a model, with what they cost
 LOST = "lost/"  # the facts that say what a stopped attempt or question has cost
@@ -67,13 +70,13 @@ class Run:
     `round` is the number of the round under way, from 1; `held_out` are the identities of tasks that may not be practised.
     `trajectories` are the attempts that count, `lost` those that the outside failed and that are made again when they are asked
     for; what they cost stays counted. `prices` are those of models that LiteLLM knows no price of, or another one.
-    Opening it reads the whole journal. Raises AgentevolveError naming
-    file and line where that is damaged.
+    Opening it locks the folder, until `close`, and reads the whole journal; one that is only read (`read_run`) locks nothing.
+    Raises AgentevolveError naming the process that has it open, or file and line where the journal is damaged.
     """
 
-    def __init__(self, folder: Path, *, seed: int = 0, workers: int = 4, quiet: bool = False) -> None:
+    def __init__(self, folder: Path, *, seed: int = 0, workers: int = 4, quiet: bool = False, read_only: bool = False) -> None:
         self.folder, self.seed, self.workers, self.quiet = folder, seed, workers, quiet
-        self.journal = Journal(folder / JOURNAL)
+        self.journal = Journal(folder / JOURNAL, OPENING)
         self.round = 1
         self.held_out: frozenset[str] = frozenset()
         self.lent: dict[str, Trajectory] = {}
@@ -88,16 +91,22 @@ class Run:
         self._makings: dict[str, int] = defaultdict(int)
         self._parts: dict[str, tuple[str, Any]] = {}
         self._lock = threading.Lock()
-        for number, line in enumerate(self.journal.read(), 1):
-            self._take(line, number)
-        self._charge()
+        self._held: Lock | None = None if read_only else lock(folder)
+        try:
+            for number, line in enumerate(self.journal.read(), 1):
+                self._take(line, number)
+            if self._held:
+                self._charge()
+        except BaseException:
+            self.close()
+            raise
 
     def add(self, trajectory: Trajectory) -> None:
         """Journal a finished attempt; a second one of the same id is refused."""
         with self._lock:
             if trajectory.id in self.trajectories:
                 raise ValueError(f"trajectory {trajectory.id} is journalled already")
-            self.journal.append({"kind": "trajectory", "data": trajectory.model_dump(mode="json")})
+            self._append({"kind": "trajectory", "data": trajectory.model_dump(mode="json")})
             self._keep(trajectory)
 
     def lose(self, name: str, usage: Usage) -> None:
@@ -138,7 +147,7 @@ class Run:
         """The JSON value journalled under `name`, made and journalled now if it is not there yet."""
         if name not in self.facts:
             value = make()
-            self.journal.append({"kind": "fact", "name": name, "data": value})
+            self._append({"kind": "fact", "name": name, "data": value})
             self._note(name, value)
         return self.facts[name]
 
@@ -227,12 +236,22 @@ class Run:
             return held  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        """Close the open parts. Closing twice is allowed."""
+        """Close the open parts and let others write; what was read can still be read. Closing twice is allowed."""
         with self._lock:
-            for _, part in self._parts.values():
-                part.close()
-            self._parts.clear()
-            self.notes.clear()
+            try:
+                for _, part in self._parts.values():
+                    part.close()
+            finally:
+                self._parts.clear()
+                self.notes.close()
+                if self._held:
+                    self._held.release()
+                self._held = None
+
+    def _append(self, line: dict[str, Any]) -> None:
+        if self._held is None:
+            raise AgentevolveError(f"{self.folder}: cannot write: the run was closed, or opened for reading only")
+        self.journal.append(line)
 
     def _keep(self, trajectory: Trajectory) -> None:
         """Let an attempt stand in the place of an earlier making of it."""
@@ -266,13 +285,29 @@ class Run:
         self.notes.clear()
 
     def _take(self, line: dict[str, Any], number: int) -> None:
+        where = f"{self.journal.path}:{number}"
         try:
-            if line["kind"] == "trajectory":
-                self._keep(Trajectory.model_validate(line["data"]))
-            else:
-                self._note(line["name"], line["data"])
+            match line["kind"]:
+                case "trajectory":
+                    self._keep(Trajectory.model_validate(line["data"]))
+                case "fact":
+                    self._note(line["name"], line["data"])
+                case "run":
+                    _check_version(where, "format", line["format"], [FORMAT])
+                case kind:
+                    _check_version(where, "kind", kind, ["fact", "run", "trajectory"])
         except (KeyError, TypeError, ValidationError) as error:
             why = str(error).splitlines()[0]
-            raise AgentevolveError(
-                f"{self.journal.path}:{number}: not a line of a run's journal ({why}); nothing was changed"
-            ) from None
+            raise AgentevolveError(f"{where}: not a line of a run's journal ({why}); nothing was changed") from None
+
+
+def read_run(folder: Path) -> Run:
+    """The run in `folder` for reading alone, also while another process writes: nothing is locked, made or changed."""
+    return Run(folder, quiet=True, read_only=True)
+
+
+def _check_version(where: str, field: str, value: object, known: Sequence[object]) -> None:
+    """Raise AgentevolveError for what only a newer version can have written."""
+    if value not in known:
+        names = ", ".join(map(str, known))
+        raise AgentevolveError(f"{where}: {field}: {repr(value)[:100]} is not known; this version reads {field} {names}")

@@ -1,8 +1,9 @@
 """An append-only JSONL file: one record a line, whole lines only, readable after a `kill -9`.
 
 A line is written by one call and flushed to disk before `append` returns. A last line without its newline is what a killed
-writer leaves: it was never acknowledged, so opening the journal for writing cuts it off. Any other unreadable line is damage
-from outside: it is named by file and line, and nothing is changed.
+writer leaves, or one that is still writing: reading leaves it out and never changes the file. It was not acknowledged, so the
+next `append` cuts it off, under the lock that every append holds on the file. Any other unreadable line is damage from outside:
+it is named by file and line, and nothing is changed.
 """
 
 from __future__ import annotations
@@ -11,19 +12,26 @@ import contextlib
 import json
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from agentevolve.protocols import AgentevolveError
+from agentevolve.run.lock import hold
+
+CHUNK = 4_096
 
 
 class Journal:
-    """The journal at `path`, which need not exist yet. Appending is safe from several threads of one process."""
+    """The journal at `path`, which need not exist yet; a new one begins with `opening`, if given.
 
-    def __init__(self, path: Path) -> None:
+    Appending is safe from any number of threads and processes.
+    """
+
+    def __init__(self, path: Path, opening: dict[str, Any] | None = None) -> None:
         self.path = path
-        self._lock = threading.Lock()
-        self._repaired = False
+        self._opening = opening
+        self._lock = threading.Lock()  # the lock on the file is not fair, and on Windows it is asked for but once a second
 
     def read(self) -> list[dict[str, Any]]:
         """Every whole line as a dict, in order.
@@ -34,43 +42,30 @@ class Journal:
 
     def append(self, *records: dict[str, Any]) -> None:
         """Append the records, all or none of them, and wait until they are on disk."""
-        text = "".join(json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n" for record in records)
-        data = text.encode("utf-8", "backslashreplace")
         with self._lock:
             try:
-                self._write(data)
+                self._write(records)
             except OSError as error:
                 raise AgentevolveError(f"{self.path}: cannot write: {error.strerror or error}") from None
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, records: Sequence[dict[str, Any]]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
-        descriptor = os.open(self.path, flags, 0o644)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            if not self._repaired:
-                self._cut_torn_line(descriptor)
-            size = os.fstat(descriptor).st_size
-            try:
-                while data:
-                    data = data[os.write(descriptor, data) :]
-                os.fsync(descriptor)
-            except OSError:
-                with contextlib.suppress(OSError):  # a device cannot be cut
-                    os.ftruncate(descriptor, size)
-                raise
+            hold(descriptor, wait=True)
+            size = _whole(descriptor)
+            opening = [self._opening] if self._opening and not size else []
+            _append(descriptor, _encoded([*opening, *records]), size)
         finally:
             os.close(descriptor)
 
-    def _cut_torn_line(self, descriptor: int) -> None:
-        whole = sum(len(line) + 1 for line in self._lines())
-        if os.fstat(descriptor).st_size > whole:
-            os.ftruncate(descriptor, whole)
-        self._repaired = True
-
     def _lines(self) -> list[bytes]:
-        if not self.path.is_file():
+        try:
+            return self.path.read_bytes().split(b"\n")[:-1]
+        except FileNotFoundError:
             return []
-        return self.path.read_bytes().split(b"\n")[:-1]
+        except OSError as error:
+            raise AgentevolveError(f"{self.path}: cannot read: {error.strerror or error}") from None
 
     def _parse(self, line: bytes, number: int) -> dict[str, Any]:
         try:
@@ -85,3 +80,35 @@ class Journal:
         return AgentevolveError(
             f"{self.path}:{number}: not a journal line ({why}); nothing was changed, every other line is kept"
         )
+
+
+def _encoded(records: Sequence[dict[str, Any]]) -> bytes:
+    text = "".join(json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n" for record in records)
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _whole(descriptor: int) -> int:
+    """How long the file is without a torn last line, which is cut off; looked for from the file's end."""
+    size = end = os.fstat(descriptor).st_size
+    while end:
+        start = max(0, end - CHUNK)
+        os.lseek(descriptor, start, os.SEEK_SET)
+        found = os.read(descriptor, end - start).rfind(b"\n") + 1
+        end = start + found
+        if found:
+            break
+    if end < size:
+        os.ftruncate(descriptor, end)
+    return end
+
+
+def _append(descriptor: int, data: bytes, size: int) -> None:
+    """Write all of the data behind the file's `size` bytes, or none of it, and wait until it is on disk."""
+    try:
+        while data:
+            data = data[os.write(descriptor, data) :]
+        os.fsync(descriptor)
+    except OSError:
+        with contextlib.suppress(OSError):  # a device cannot be cut
+            os.ftruncate(descriptor, size)
+        raise

@@ -77,8 +77,13 @@ class Underway:
             found[name] = found.get(name, Usage()) + usage
         return found
 
+    def close(self) -> None:
+        """Forget the notes that were made here: the journal tells everything. Those of a process before this one stay."""
+        if self._file is not None:
+            self.clear()
+
     def clear(self) -> None:
-        """Forget all notes: the journal tells everything."""
+        """Forget all notes."""
         with self._lock:
             if self._file is not None:
                 os.close(self._file)

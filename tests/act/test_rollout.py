@@ -9,7 +9,8 @@ from agentevolve.act.rollout import rollout
 from agentevolve.models.stand_ins import ScriptedModel
 from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError, BudgetExceeded, ModelError
-from agentevolve.run.folder import Run
+from agentevolve.records import Trajectory
+from agentevolve.run.folder import read_run
 
 RANDOM = Policy(model="random")
 
@@ -36,7 +37,7 @@ def test_a_broken_world_and_a_failing_backend_are_data_and_the_others_go_on(tmp_
     assert [one.error for one in found[:3]] == ["", "OSError: the ceiling came down", "ModelError: overloaded"]
     assert [len(one.turns) for one in found[:3]] == [3, 1, 0]
     assert [one.solved for one in found] == [True, False, False, False, True, False]
-    assert Run(tmp_path).trajectories == run.trajectories
+    assert read_run(tmp_path).trajectories == run.trajectories
     assert len(run.trajectories) == 6
 
 
@@ -49,11 +50,18 @@ def test_a_world_that_cannot_be_made_is_data_too(tmp_path):
 def test_the_same_call_again_makes_no_new_attempts_also_in_a_new_process(tmp_path):
     log = tmp_path / "log"
     tasks = make_tasks(4, log=str(log))
-    first = rollout(RANDOM, tasks, new_run(tmp_path / "run"), phase="p", samples=2)
-    for run in (Run(tmp_path / "run", quiet=True), Run(tmp_path / "run", quiet=True)):
-        assert rollout(RANDOM, tasks, run, phase="p", samples=2) == first
+
+    def again(samples: int) -> list[Trajectory]:
+        run = new_run(tmp_path / "run")
+        try:
+            return rollout(RANDOM, tasks, run, phase="p", samples=samples)
+        finally:
+            run.close()
+
+    first = again(2)
+    assert again(2) == again(2) == first
     assert len(log.read_text().splitlines()) == 8
-    more = rollout(RANDOM, tasks, Run(tmp_path / "run", quiet=True), phase="p", samples=3)
+    more = again(3)
     assert len(log.read_text().splitlines()) == 12
     assert [one for one in more if one.sample < 2] == first
 

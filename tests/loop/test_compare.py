@@ -25,7 +25,7 @@ from agentevolve.protocols import AgentevolveError, BudgetExceeded
 from agentevolve.records import Task, Usage
 from agentevolve.refine import demos
 from agentevolve.run.budget import Allowance
-from agentevolve.run.folder import JOURNAL, Run, same
+from agentevolve.run.folder import JOURNAL, Run, read_run, same
 from agentevolve.update import remember
 
 METHODS = [
@@ -85,7 +85,7 @@ def test_train_tasks_are_the_same_for_all_methods_of_a_seed_and_none_is_held_out
     for seed in (0, 1):
         practised = set()
         for method in ("patient", "patient-2"):
-            run = Run(tmp_path / "out" / "corridor" / f"seed-{seed}" / method, quiet=True)
+            run = read_run(tmp_path / "out" / "corridor" / f"seed-{seed}" / method)
             practised.add(frozenset(one.task.id for one in run.acquired(1, 2)))
             assert {one.task.split for one in run.acquired(1, 2)} == {"train"}
         assert practised == {frozenset(task.id for task in exercise(config, config.tasks[0], seed).train)}
@@ -95,7 +95,7 @@ def test_a_round_that_does_not_fit_the_attempts_is_not_counted(tmp_path):
     found = compare(made(task_file(tmp_path, length=2), seeds=[0], budget={"episodes": 9}), tmp_path / "out", quiet=True)
     rounds = {one.method: [episodes for episodes, _ in one.rounds] for one in found}
     assert rounds == {CONTROLS: [], "patient": [4, 8], "patient-2": [8]}
-    run = Run(tmp_path / "out" / "corridor" / "seed-0" / "patient-2", quiet=True)
+    run = read_run(tmp_path / "out" / "corridor" / "seed-0" / "patient-2")
     assert len(run.acquired(1, 2)) == 9
     assert run.facts["round 2"] == {"unfit": UNFIT}
     rows = standings(compare(made(task_file(tmp_path, length=2), budget={"episodes": 3}), tmp_path / "less", quiet=True), 2)
@@ -152,7 +152,7 @@ def test_an_attempt_that_another_method_has_paid_for_is_borrowed_and_charged(tmp
     played = log.read_text().splitlines()
     # the three controls; patient's 4, to which patient-2 adds its second attempts only; two learnt arms
     assert len(played) == 3 * 10 + 4 + 4 + 2 * 10
-    one, two = (Run(tmp_path / "out" / "corridor" / "seed-0" / name, quiet=True) for name in ("patient", "patient-2"))
+    one, two = (read_run(tmp_path / "out" / "corridor" / "seed-0" / name) for name in ("patient", "patient-2"))
     assert {id: gone.reward for id, gone in one.trajectories.items() if "acquire" in id}.items() <= {
         id: gone.reward for id, gone in two.trajectories.items()
     }.items()

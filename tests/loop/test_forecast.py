@@ -13,7 +13,7 @@ from agentevolve.loop.evolve import evolve
 from agentevolve.loop.forecast import FILE, Forecast, Spending, error_of, forecast_comparison, forecast_evolution, spending
 from agentevolve.models.stand_ins import ScriptedModel
 from agentevolve.protocols import AgentevolveError
-from agentevolve.run.folder import Run
+from agentevolve.run.folder import read_run
 
 
 def counting(policy, tasks, run, *, samples: int = 2):
@@ -88,7 +88,7 @@ def test_a_comparison_s_forecast_is_cut_to_the_budget_and_has_the_controls(tmp_p
 
 def test_the_probe_touches_no_held_out_task(tmp_path):
     forecast_comparison(comparison(task_file(tmp_path, length=2)), tmp_path / "out", quiet=True)
-    probes = [Run(path.parent, quiet=True) for path in (tmp_path / "out").rglob("journal.jsonl")]
+    probes = [read_run(path.parent) for path in (tmp_path / "out").rglob("journal.jsonl")]
     assert {one.task.split for run in probes for one in run.trajectories.values()} == {"train"}
     assert len(probes) == 2
 

@@ -1,4 +1,5 @@
 import json
+import os
 import random
 import subprocess
 import sys
@@ -212,7 +213,7 @@ open_memory(Path(sys.argv[1]), embedder=HashEmbedder())
     with opened(tmp_path / "m") as memory:
         memory.add([entry("a")])
         child = subprocess.run([sys.executable, "-c", program, tmp_path / "m"], capture_output=True, text=True)
-        assert f"memory {tmp_path / 'm'} is open in another process" in child.stderr
+        assert f"{tmp_path / 'm'}: in use by process {os.getpid()} (" in child.stderr
         assert [item.id for item in read_entries(tmp_path / "m")] == ["a"]
     assert subprocess.run([sys.executable, "-c", program, tmp_path / "m"]).returncode == 0
 
@@ -241,7 +242,7 @@ def test_stats_count_what_is_there(tmp_path: Path):
         memory.add([entry("a"), entry("b", round=1, kind="insight"), entry("c", env="twc", round=1), entry("d")])
         memory.retire("d", 1, "")
         stats = memory.stats()
-        size = sum(path.stat().st_size for path in (tmp_path / "m").rglob("*"))
+    size = sum(path.stat().st_size for path in (tmp_path / "m").rglob("*"))
     assert (
         stats
         == read_stats(tmp_path / "m")

@@ -204,6 +204,7 @@ def test_gepa_resumes_without_paying_again_and_keeps_the_given_instructions_wher
     first = gepa(begun, TASKS, run, calls=20)
     assert first.instructions == "Be brief." and "Be brief." in prompts[0] and len(prompts) > 1
     spent = run.spent()
+    run.close()
     resumed, silent = Run(tmp_path, quiet=True), ScriptedModel([])
     use_model(resumed, silent, POLICY)
     assert gepa(begun, TASKS, resumed, calls=20) == first
@@ -254,6 +255,7 @@ def test_two_roles_talk_and_each_hears_the_other(tmp_path):
     assert all("Corridor one: the lamp is left" in prompt and "Walk to the lamp." in prompt for prompt in talks)
     assert [prompt.count("Player: ") + prompt.count("Coach: ") for prompt in talks] == [0, 1, 2, 3, 4]
     assert "Player: I wait." in talks[1] and "Player: I listen." in talks[3]
+    run.close()
     resumed, silent = Run(tmp_path, quiet=True), ScriptedModel([])
     use_model(resumed, silent, POLICY)
     assert talked_over(POLICY, TASKS[:1], resumed, exchanges=2) == hints and silent.calls == []

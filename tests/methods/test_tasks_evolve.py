@@ -81,6 +81,7 @@ def test_a_proposal_keeps_its_parents_seed_and_whatever_it_leaves_out(tmp_path):
     assert (new.seed, new.env, new.split) == (parent.seed, parent.env, "train")
     again, silent = scripted(tmp_path / "again", ['{"limit": 4, "length": 2}'])
     assert propose(POLICY, TASKS, again, 1) == [new]
+    run.close()
     resumed, silent = Run(tmp_path, quiet=True), ScriptedModel([])
     use_model(resumed, silent, POLICY)
     assert propose(POLICY, TASKS, resumed, 1) == [new] and silent.calls == []
@@ -146,9 +147,11 @@ def test_a_world_s_solution_is_asked_for_once_a_run_over_processes(tmp_path):
     (known,) = make_tasks(1, length=3)
     known = known.model_copy(update={"env": f"{__name__}:Watched"})
     new = child(known, length=2)
-    assert validated([new], [known], new_run(tmp_path)) == [new]
-    assert sorted(opened) == sorted([known.id, new.id])
-    assert validated([new], [known], Run(tmp_path, quiet=True)) == [new]
+    for _ in range(2):
+        run = new_run(tmp_path)
+        assert validated([new], [known], run) == [new]
+        run.close()
+        assert sorted(opened) == sorted([known.id, new.id])
     assert len(opened) == 2
     moods = [child(known, length=2, limit=9, mood=mood) for mood in ("bright", ["dark"], {"dark": 1})]
     assert validated(moods, [known], new_run(tmp_path / "b")) == [] and len(opened) == 2

@@ -125,6 +125,7 @@ def test_reflections_are_asked_once_also_over_processes(tmp_path):
     ]
     assert [transcript(one) in messages[0].content for one, (messages, _) in zip(lost, model.calls, strict=True)] == [True, True]
     assert run.spent().calls == 2
+    run.close()
     again = Run(tmp_path, quiet=True)
     silent = ScriptedModel([])
     use_model(again, silent, POLICY)

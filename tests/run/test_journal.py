@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from agentevolve.protocols import AgentevolveError
-from agentevolve.run.journal import Journal
+from agentevolve.run.journal import CHUNK, Journal
 
 LINES = [{"n": 1, "text": "a\nb"}, {"n": 2, "text": "ä\u2028"}, {"n": 3, "text": ""}]
 
@@ -90,7 +90,61 @@ def test_a_device_without_space_is_one_clear_line(tmp_path):
         Journal(tmp_path / "j.jsonl").append({"n": 1})
 
 
-def test_lone_surrogates_do_not_stop_the_journal(tmp_path):
+def test_lone_surrogates_are_read_back(tmp_path):
     journal = Journal(tmp_path / "j.jsonl")
     journal.append({"text": "bad \ud800 sign"})
-    assert len(journal.read()) == 1
+    assert journal.read() == [{"text": "bad \ud800 sign"}]
+
+
+@pytest.mark.parametrize("torn", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 5 * CHUNK])
+@pytest.mark.parametrize("whole", [b"", b'{"n":1}\n', b'{"n":"' + b"x" * (2 * CHUNK) + b'"}\n'])
+def test_a_torn_line_of_any_length_is_cut_off_by_a_writer_alone(tmp_path, whole, torn):
+    path = tmp_path / "j.jsonl"
+    path.write_bytes(whole + b"{" * torn)
+    Journal(path).read()
+    assert path.read_bytes() == whole + b"{" * torn
+    Journal(path).append({"n": 2})
+    assert path.read_bytes() == whole + b'{"n":2}\n'
+
+
+def test_what_cannot_be_read_is_one_line(tmp_path):
+    with pytest.raises(AgentevolveError, match="cannot read: Is a directory"):
+        Journal(tmp_path).read()
+
+
+def test_a_new_journal_and_no_other_begins_with_its_opening(tmp_path):
+    path = tmp_path / "j.jsonl"
+    path.write_bytes(b'{"torn"')
+    for n in (1, 2):
+        Journal(path, {"format": 1}).append({"n": n})
+    assert Journal(path).read() == [{"format": 1}, {"n": 1}, {"n": 2}]
+    (tmp_path / "old.jsonl").write_text('{"n":0}\n')
+    Journal(tmp_path / "old.jsonl", {"format": 1}).append({"n": 1})
+    assert Journal(tmp_path / "old.jsonl").read() == [{"n": 0}, {"n": 1}]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from agentevolve.run.journal import Journal
+path, who, anew = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "anew"
+journal = Journal(path)
+for n in range(300):
+    journal = Journal(path) if anew else journal
+    journal.append({"who": who, "n": n, "text": "x" * 2000})
+    print(who, n, flush=True)
+"""
+
+
+@pytest.mark.parametrize("anew", ["once", "anew"])
+def test_what_several_processes_append_is_all_there_whoever_opens_and_reads_it(tmp_path, anew):
+    path = tmp_path / "j.jsonl"
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(who), anew], stdout=subprocess.PIPE, text=True)
+        for who in range(3)
+    ]
+    while any(writer.poll() is None for writer in writers):
+        Journal(path).read()
+    acknowledged = sorted(line for writer in writers for line in writer.communicate()[0].splitlines())
+    assert sorted(f"{line['who']} {line['n']}" for line in Journal(path).read()) == acknowledged
+    assert len(acknowledged) == 900

@@ -8,7 +8,7 @@ from worlds import make_tasks
 from agentevolve.protocols import AgentevolveError, BudgetExceeded
 from agentevolve.records import PolicyStamp, Trajectory, Turn, Usage
 from agentevolve.run.budget import Budget
-from agentevolve.run.folder import JOURNAL, Run
+from agentevolve.run.folder import JOURNAL, Run, read_run
 
 
 def made(id: str, **fields) -> Trajectory:
@@ -21,7 +21,7 @@ def test_what_was_added_is_there_when_the_run_is_opened_again(tmp_path):
     run = Run(tmp_path / "run")
     run.add(made("a", reward=1.0))
     run.once("fact", lambda: {"x": [1, 2]})
-    again = Run(tmp_path / "run")
+    again = read_run(tmp_path / "run")
     assert again.trajectories == run.trajectories == {"a": made("a", reward=1.0)}
     assert again.facts == {"fact": {"x": [1, 2]}}
 
@@ -31,7 +31,7 @@ def test_an_attempt_is_journalled_once(tmp_path):
     run.add(made("a"))
     with pytest.raises(ValueError, match="a is journalled already"):
         run.add(made("a"))
-    assert len(run.journal.read()) == 1
+    assert [line["kind"] for line in run.journal.read()] == ["run", "trajectory"]
 
 
 def test_once_makes_a_value_once_over_processes(tmp_path):
@@ -40,21 +40,24 @@ def test_once_makes_a_value_once_over_processes(tmp_path):
         run = Run(tmp_path)
         for _ in range(2):
             assert run.once("name", lambda: calls.append(1) or len(calls)) == 1
+        run.close()
     assert calls == [1]
 
 
 def test_settle_refuses_a_run_that_is_about_something_else(tmp_path):
-    Run(tmp_path).settle("policy", {"model": "a"})
-    Run(tmp_path).settle("policy", {"model": "a"})
+    run = Run(tmp_path)
+    for _ in range(2):
+        run.settle("policy", {"model": "a"})
     with pytest.raises(AgentevolveError, match="holds a run of another policy"):
-        Run(tmp_path).settle("policy", {"model": "b"})
+        run.settle("policy", {"model": "b"})
 
 
 def test_settle_refuses_a_run_that_something_else_began(tmp_path):
-    Run(tmp_path).add(made("a"))
+    run = Run(tmp_path)
+    run.add(made("a"))
     with pytest.raises(AgentevolveError, match="holds a run of another policy"):
-        Run(tmp_path).settle("policy", {"model": "a"})
-    assert len(Run(tmp_path).journal.read()) == 1
+        run.settle("policy", {"model": "a"})
+    assert run.facts == {}
 
 
 @pytest.mark.parametrize(
@@ -70,13 +73,56 @@ def test_settle_refuses_a_run_that_something_else_began(tmp_path):
 def test_a_line_that_is_no_record_is_named_and_nothing_is_changed(tmp_path, line):
     run = Run(tmp_path)
     run.add(made("a"))
+    run.close()
     path = tmp_path / JOURNAL
     path.write_text(path.read_text() + json.dumps(line) + "\n")
     before = path.read_bytes()
-    with pytest.raises(AgentevolveError, match=r"journal\.jsonl:2: not a line of a run's journal") as caught:
+    with pytest.raises(AgentevolveError, match=r"journal\.jsonl:3: not a line of a run's journal") as caught:
         Run(tmp_path)
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ({"kind": "run", "format": 2}, r"format: 2 is not known; this version reads format 1"),
+        ({"kind": "run", "format": "1"}, r"format: '1' is not known; this version reads format 1"),
+        ({"kind": "run"}, r"not a line of a run's journal \('format'\)"),
+        ({"kind": "verdict", "data": 1}, r"kind: 'verdict' is not known; this version reads kind fact, run, trajectory"),
+        ({"kind": ["fact"], "name": "a", "data": 1}, r"kind: \['fact'\] is not known"),
+    ],
+)
+@pytest.mark.parametrize("use", [Run, read_run])
+def test_a_journal_of_a_newer_version_says_so_and_nothing_is_changed(tmp_path, line, said, use):
+    path = tmp_path / JOURNAL
+    path.write_text(json.dumps(line) + "\n")
+    before = path.read_bytes()
+    with pytest.raises(AgentevolveError, match=rf"journal\.jsonl:1: {said}"):
+        use(tmp_path)
+    assert {one.name: one.read_bytes() for one in tmp_path.iterdir()} == {JOURNAL: before}
+
+
+def test_a_journal_begins_with_its_format_and_one_of_before_goes_on_without(tmp_path):
+    run = Run(tmp_path / "new")
+    run.once("fact", lambda: 1)
+    run.once("other", lambda: 2)
+    assert run.journal.read()[0] == {"kind": "run", "format": 1}
+    old = [line for line in run.journal.read() if line["kind"] != "run"]
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / JOURNAL).write_text("".join(json.dumps(line) + "\n" for line in old))
+    run = Run(tmp_path / "old")
+    run.once("third", lambda: 3)
+    assert read_run(tmp_path / "old").facts == {"fact": 1, "other": 2, "third": 3}
+    assert len(run.journal.read()) == 3
+
+
+def test_lone_surrogates_in_an_attempt_and_in_a_fact_are_read_back(tmp_path):
+    run = Run(tmp_path)
+    run.add(made("a", error="bad \ud800 sign"))
+    run.once("fact", lambda: "\udfff")
+    again = read_run(tmp_path)
+    assert (again.trajectories, again.facts) == (run.trajectories, {"fact": "\udfff"})
 
 
 def test_seeds_hang_on_the_runs_seed_and_the_parts_alone(tmp_path):
@@ -93,12 +139,14 @@ def test_what_was_spent_counts_attempts_and_reflections_over_processes(tmp_path)
     run.add(made("a"))
     run.once("ask/reflection/a", lambda: {"text": "t", "usage": Usage(calls=1, prompt_tokens=3, usd=1.0).model_dump()})
     run.once("ask/reflection/b", lambda: {"text": "", "error": "down"})
-    spent = Run(tmp_path).spent()
+    spent = read_run(tmp_path).spent()
     assert (spent.calls, spent.tokens, spent.usd) == (2, 10, 1.25)
 
 
 def test_a_limit_counts_what_an_earlier_process_spent(tmp_path):
-    Run(tmp_path).add(made("a"))
+    run = Run(tmp_path)
+    run.add(made("a"))
+    run.close()
     run = Run(tmp_path)
     run.limit(12, None)
     with run.budget.reserve(5, 0.0) as book:
