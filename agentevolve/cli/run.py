@@ -1,0 +1,91 @@
+"""The command `run`: one policy on one task set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from agentevolve.cli.folders import memory_folder, new_folder
+from agentevolve.cli.options import LimitOptions, PolicyOptions, RunOptions, TaskOptions
+from agentevolve.cli.show import aside, show_reports
+from agentevolve.protocols import AgentevolveError
+
+if TYPE_CHECKING:
+    from agentevolve.policy import Policy
+    from agentevolve.records import Report, Task
+
+
+def run(
+    tasks: Annotated[str, typer.Argument(help="A task set's name or YAML file, such as twc or tasks/twc.yaml.")],
+    acting: PolicyOptions,
+    chosen: TaskOptions,
+    limits: LimitOptions,
+    options: RunOptions,
+) -> None:
+    """Run one policy on a task set and print its success with a 95% interval.
+
+    \b
+    agentevolve run twc --model local/smollm2-135m --split test --limit 20
+    agentevolve run twc --model openai/my-model --api-base http://127.0.0.1:8000/v1
+    """
+    wanted = policy(acting)
+    found = chosen_tasks(tasks, chosen.split, chosen.limit)
+    place = options.out or new_folder(Path(tasks).stem)
+    report = run_policy(wanted, found, place, chosen, limits, options.quiet)
+    show_reports({f"{Path(tasks).stem} {chosen.split}": [report]}, options.as_json)
+    aside([f"run: {place}"])
+
+
+def policy(acting: PolicyOptions) -> Policy:
+    """The policy that is asked for, checked: the model is known, the adapter is this base's, the memory is one."""
+    from agentevolve.act.rollout import ORACLE
+    from agentevolve.local.adapter import check_base
+    from agentevolve.memory import MiniLM
+    from agentevolve.memory.folder import check_model
+    from agentevolve.models.lite import open_model
+    from agentevolve.policy import Policy
+    from agentevolve.update import local_base
+
+    if acting.model != ORACLE:
+        open_model(acting.model, api_base=acting.api_base, adapter=acting.adapter).close()
+    if acting.adapter:
+        check_base(acting.adapter, local_base(acting.model).identity)
+    memory = memory_folder(acting.memory) if acting.memory else None
+    if memory:
+        check_model(memory, MiniLM())
+    folders = {"adapter": acting.adapter, "memory": memory}
+    return Policy(**asdict(acting) | {name: str(folder) if folder else None for name, folder in folders.items()})
+
+
+def chosen_tasks(name: str, split: str, limit: int | None) -> list[Task]:
+    """The tasks to run. Raises AgentevolveError for an unknown task set, world or split, a negative limit, or none at all."""
+    from agentevolve.load import load_task_set, ready, tasks_of
+
+    task_set = load_task_set(name)
+    tasks = tasks_of(task_set, split, limit=limit)
+    if not tasks:
+        raise AgentevolveError(f"{name}: no task of split {split!r} was asked for (limit {limit})")
+    ready(task_set)
+    return tasks
+
+
+def run_policy(
+    wanted: Policy, tasks: Sequence[Task], place: Path, chosen: TaskOptions, limits: LimitOptions, quiet: bool
+) -> Report:
+    """Run the policy on the tasks in the run at `place`, which may be there already, and report."""
+    from agentevolve.act.rollout import rollout
+    from agentevolve.evaluate import report
+    from agentevolve.run.folder import Run
+
+    run = Run(place, seed=chosen.seed, workers=chosen.workers, quiet=quiet)
+    try:
+        run.settle("policy", wanted.model_dump(mode="json") | {"samples": chosen.samples, "seed": chosen.seed})
+        run.limit(limits.max_tokens, limits.max_usd)
+        attempts = rollout(wanted, tasks, run, phase="run", samples=chosen.samples)
+    finally:
+        run.close()
+    return report(wanted.model, attempts)
