@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from agentevolve.records import Kind, PolicyStamp, Record
+from agentevolve.redact import secret_in
 
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -40,8 +41,10 @@ class Policy(Record):
     the house rules in the system message.
     """
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     model: str
-    api_base: str | None = None
+    api_base: Annotated[str | None, AfterValidator(secret_in)] = None
     adapter: str | None = None
     memory: str | None = None
     as_of: int | None = None

@@ -13,6 +13,7 @@ from agentevolve.cli.forecast import forecast_error, show_forecast
 from agentevolve.cli.options import Changes, Config, RoundsOptions
 from agentevolve.cli.show import aside, show
 from agentevolve.protocols import AgentevolveError
+from agentevolve.whole import write_whole
 
 if TYPE_CHECKING:
     from agentevolve.config import Comparison
@@ -69,14 +70,14 @@ def compared(config: Comparison, place: Path, resume: bool, quiet: bool) -> Comp
     found = compare(config, place, resume=resume, quiet=quiet)
     rows = standings(found, config.held.samples)
     said = caveats(rows, config.model)
-    values = {"config": config.model_dump(mode="json"), "standings": to_json(rows), "cannot_be_concluded": said}
+    values = {"config": config.public(), "standings": to_json(rows), "cannot_be_concluded": said}
     texts = {
         "table.md": markdown(rows, said, _made_by(config)),
         "results.csv": to_csv(rows),
         "results.json": json.dumps(values, indent=1, ensure_ascii=False) + "\n",
     }
     for name, text in texts.items():
-        (place / name).write_text(text, encoding="utf-8")
+        write_whole(place / name, text)
     picture = curves(rows, place / "curves.png", unit=next(iter(_budget(config))))
     return Compared(rows, said, [*(place / name for name in texts), picture])
 

@@ -47,7 +47,15 @@ def report(run: Annotated[Path, typer.Argument(help="A run's folder.")], as_json
     show_reports(found.tables, as_json)
     for line in found.verdicts:
         print(line, file=sys.stderr if as_json else sys.stdout)
-    aside([*forecast_error(run), f"picture: {found.draw()}"])
+    aside([*forecast_error(run), _picture(found)])
+
+
+def _picture(found: Found) -> str:
+    """Where the picture is, or why there is none: the table does not hang on it."""
+    try:
+        return f"picture: {found.draw()}"
+    except AgentevolveError as error:
+        return f"no picture: {error}"
 
 
 class Found(NamedTuple):

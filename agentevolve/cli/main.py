@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 
 import typer
 
 from agentevolve.cli import compare, evolve, lists, memory, policy, run
 from agentevolve.cli.options import expanded
+from agentevolve.given import SHOWN, cut
 from agentevolve.protocols import AgentevolveError, BudgetExceeded
+
+LONGEST = 1_000  # characters of an error; the names of all task sets are half of that
 
 app = typer.Typer(invoke_without_command=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 memory_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
@@ -50,15 +57,27 @@ def about_memory(context: typer.Context) -> None:
 
 
 def main() -> None:
-    """The entry point: runs a command and turns a user's mistake into one line."""
+    """The entry point: runs a command and turns a user's mistake, or what this machine refuses, into one line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a half surrogate, or a sign that an ASCII terminal has not
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()
     except (typer.Abort, KeyboardInterrupt):
         _fail("stopped; what is done is kept", 130)
     except BudgetExceeded as error:
         _fail(f"stopped: {error}; what is done is kept, go on with a larger limit", 3)
     except AgentevolveError as error:
         _fail(f"error: {error}", 2)
+    except BrokenPipeError:  # who reads has seen enough
+        _fail("", 1)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        _fail(f"error: {f'{error.filename}: ' if error.filename else ''}{error.strerror}", 2)
+    except (MemoryError, RecursionError) as error:
+        _fail(f"error: this machine has not enough room for it ({type(error).__name__})", 2)
     except Exception as error:  # typer's usage errors: their class is not public, their message is
         if not hasattr(error, "format_message"):
             raise
@@ -67,5 +86,20 @@ def main() -> None:
 
 
 def _fail(line: str, code: int) -> None:
-    print(" ".join(line.split()), file=sys.stderr)
+    """End with one line. Of what was given it repeats no more than the start, whoever worded it."""
+    for word in (word for word in sys.argv[1:] if len(word) > SHOWN):
+        line = line.replace(word, cut(word))
+    line = re.sub(rf"\S{{{SHOWN + 1},}}", lambda found: cut(found[0]), " ".join(line.split()))
+    if line:
+        print(cut(line, LONGEST), file=sys.stderr)
+    _leave_stdout()
     sys.exit(code)
+
+
+def _leave_stdout() -> None:
+    """Drop what stdout cannot take any more (a closed pipe, a full disk): at the end it would be tried again, and traced."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -10,6 +10,7 @@ import typer
 from agentevolve.cli.folders import memory_folder
 from agentevolve.cli.options import Json
 from agentevolve.cli.show import show
+from agentevolve.given import shown
 from agentevolve.protocols import AgentevolveError
 
 Folder = Annotated[Path, typer.Argument(help="A run or a memory folder.")]
@@ -40,7 +41,7 @@ def show_entry(
 
     known = {one.id: one for one in read_entries(memory_folder(folder))}
     if id not in known:
-        raise AgentevolveError(f"{folder}: no entry {id!r}; `agentevolve memory list {folder}` prints the {len(known)} known ids")
+        raise AgentevolveError(f"{folder}: no entry {shown(id)}; the {len(known)} known ids: agentevolve memory list {folder}")
     show(known[id].model_dump(mode="json"), as_json, lambda: tables.entry(known[id]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass
 from inspect import Parameter, Signature, signature
@@ -9,6 +10,16 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
+
+from agentevolve.cli.folders import named_folder
+
+
+def finite(value: float | None) -> float | None:
+    """The number. Raises typer.BadParameter, as for any number out of range, when it is none or has no end."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number.")
+    return value
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
@@ -27,7 +38,7 @@ class PolicyOptions:
     memory: Annotated[Path | None, typer.Option(help="Recall from this memory or run folder (it is not changed).")] = None
     adapter: Annotated[Path | None, typer.Option(help="A fine-tuned adapter's folder.")] = None
     api_base: Annotated[str | None, typer.Option(help="The address of an OpenAI-compatible server.")] = None
-    temperature: Annotated[float, typer.Option(min=0.0, help="Sampling temperature.")] = 0.7
+    temperature: Annotated[float, typer.Option(min=0.0, callback=finite, help="Sampling temperature.")] = 0.7
     show_actions: Annotated[bool, typer.Option(help="List the admissible actions in the prompt.")] = True
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the local engine (default: all cores).")] = None
 
@@ -48,7 +59,9 @@ class LimitOptions:
     """What may be spent."""
 
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Stop before the call that would pass this many tokens.")] = None
-    max_usd: Annotated[float | None, typer.Option(min=0.0, help="Stop before the call that would pass this many dollars.")] = None
+    max_usd: Annotated[
+        float | None, typer.Option(min=0.0, callback=finite, help="Stop before the call that would pass this many dollars.")
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +69,12 @@ class RunOptions:
     """Where it is kept and how it is shown."""
 
     out: Annotated[
-        Path | None, typer.Option(help="The folder to keep it in (default: a new one under runs/). `run` goes on with one.")
+        Path | None,
+        typer.Option(
+            parser=named_folder,
+            metavar="<path>",
+            help="The folder to keep it in (default: a new one under runs/). `run` goes on with one.",
+        ),
     ] = None
     as_json: Json = False
     quiet: Quiet = False
@@ -78,7 +96,7 @@ class TrainOptions:
     """How a fine-tuning goes."""
 
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the rows.")] = 2
-    learning_rate: Annotated[float, typer.Option(min=0.0, help="The peak learning rate.")] = 5e-4
+    learning_rate: Annotated[float, typer.Option(min=0.0, callback=finite, help="The peak learning rate.")] = 5e-4
     seed: Seed = 0
 
 

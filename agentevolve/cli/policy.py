@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agentevolve.cli.folders import seeds
+from agentevolve.cli.folders import named_folder, seeds
 from agentevolve.cli.options import Quiet, TrainOptions
 from agentevolve.protocols import AgentevolveError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def distill(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs whose solved train attempts are learnt.")],
-    out: Annotated[Path, typer.Option(help="The adapter's new folder.")],
+    out: Annotated[Path, typer.Option(parser=named_folder, metavar="<path>", help="The adapter's new folder.")],
     training: TrainOptions,
     model: Annotated[str, typer.Option(help="The local model to fine-tune.")] = "local/smollm2-135m",
     per_task: Annotated[int, typer.Option(min=1, help="Different solutions kept of each task, shortest first.")] = 1,

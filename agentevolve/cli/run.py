@@ -12,6 +12,7 @@ import typer
 from agentevolve.cli.folders import memory_folder, new_folder
 from agentevolve.cli.options import LimitOptions, PolicyOptions, RunOptions, TaskOptions
 from agentevolve.cli.show import aside, show_reports
+from agentevolve.given import shown
 from agentevolve.protocols import AgentevolveError
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def chosen_tasks(name: str, split: str, limit: int | None) -> list[Task]:
     task_set = load_task_set(name)
     tasks = tasks_of(task_set, split, limit=limit)
     if not tasks:
-        raise AgentevolveError(f"{name}: no task of split {split!r} was asked for (limit {limit})")
+        raise AgentevolveError(f"{name}: no task of split {shown(split)} was asked for (limit {limit})")
     ready(task_set)
     return tasks
 

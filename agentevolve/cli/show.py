@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def show(values: Any, as_json: bool, tables: Callable[[], Sequence[Table | Text | str]]) -> None:
     """Print `values` as JSON, or the tables that the function `tables` makes."""
     if as_json:
-        print(json.dumps(values, indent=1, ensure_ascii=False))
+        ascii = "utf" not in (sys.stdout.encoding or "").lower()  # else what stdout cannot say would be escaped as no JSON is
+        print(json.dumps(values, indent=1, ensure_ascii=ascii))
         return
     from rich.console import Console
 

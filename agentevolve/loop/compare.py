@@ -92,7 +92,7 @@ def _claim(config: Comparison, folder: Path, resume: bool) -> None:
 
 
 def _fixed(config: Comparison) -> dict[str, object]:
-    return config.model_dump(exclude={"methods", "seeds", "tasks", "workers", "threads"})
+    return config.public("methods", "seeds", "tasks", "workers", "threads")
 
 
 def _with_seed(config: Comparison, place: Path, seed: int, given: Exercise, quiet: bool) -> list[Learnt]:

@@ -57,7 +57,7 @@ def _claim(config: Config, folder: Path, resume: bool) -> None:
         write_config(config, there)
     elif not resume:
         raise AgentevolveError(f"{folder}: holds a run already; go on with --resume, or name a new folder with --out")
-    elif read_config(there) != config:
+    elif read_config(there).public() != config.public():
         raise AgentevolveError(f"{there}: was made with other settings; resume with the same config and changes")
 
 

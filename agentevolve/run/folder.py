@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import SPLITS, PolicyStamp, Task, Trajectory, Usage
+from agentevolve.redact import redacted
 from agentevolve.run.budget import Budget
 from agentevolve.run.journal import Journal
 
@@ -106,7 +107,7 @@ class Run:
     def settle(self, name: str, value: Any) -> None:
         """Journal what the run is about; raise AgentevolveError when it is about something else already."""
         begun = bool(self.trajectories or self.facts)
-        if (begun and name not in self.facts) or self.once(name, lambda: value) != value:
+        if (begun and name not in self.facts) or redacted(self.once(name, lambda: value)) != redacted(value):
             raise AgentevolveError(f"{self.folder}: holds a run of another {name}; name a new folder with --out")
 
     def evaluations(self) -> dict[str, dict[str, list[str]]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from agentevolve.protocols import AgentevolveError
+from agentevolve.redact import redacted
 
 
 class Journal:
@@ -34,7 +35,7 @@ class Journal:
 
     def append(self, *records: dict[str, Any]) -> None:
         """Append the records, all or none of them, and wait until they are on disk."""
-        text = "".join(json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n" for record in records)
+        text = "".join(json.dumps(redacted(record), ensure_ascii=False, separators=(",", ":")) + "\n" for record in records)
         data = text.encode("utf-8", "backslashreplace")
         with self._lock:
             try:
