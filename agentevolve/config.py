@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
+from agentevolve.given import DEEPEST, checked, cut, parsed, read_yaml, shown
 from agentevolve.policy import ModelOptions, Price, Recall
 from agentevolve.protocols import AgentevolveError
+from agentevolve.redact import redacted
+from agentevolve.whole import write_whole
 
 Arm = Literal["random", "oracle", "base", "memory", "shuffled", "distilled", "distilled+memory"]
 ARMS: tuple[str, ...] = get_args(Arm)
@@ -25,7 +28,7 @@ def _different(seeds: list[int]) -> list[int]:
 class Settings(BaseModel):
     """A frozen group of settings; unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Practice(Settings):
@@ -106,6 +109,10 @@ class Setup(Settings):
     workers: int = Field(default=4, gt=0)
     threads: int | None = Field(default=None, gt=0)
 
+    def public(self) -> dict[str, Any]:
+        """Every setting as JSON, secrets hidden: what is written, and what a resumed run is compared by."""
+        return dict(redacted(self.model_dump(mode="json")))
+
 
 class Config(Setup):
     """One evolution. `settings` are the method's own: its keyword parameters."""
@@ -179,74 +186,56 @@ def read_comparison(path: Path, changes: Sequence[str] = (), methods: Sequence[s
 
 
 def _read(path: Path, changes: Sequence[str], kind: type[Asked], methods: Sequence[str] = ()) -> Asked:
-    values = _mapping(path, kind)
+    values = read_yaml(path, kind)
     for change in changes:
         _change(values, change)
     if methods:
         values["methods"] = [*(values.get("methods") or []), *methods]
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        raise AgentevolveError(f"{path}: {_complaint(error, kind)}") from None
+    return checked(kind, values, path)
+
+
+def read_options(text: str) -> ModelOptions:
+    """The model options in a text like "timeout=30,reasoning_effort=high", or in a YAML mapping in braces."""
+    where = "--model-options"
+    values: dict[str, Any] = {}
+    if text.lstrip().startswith("{"):
+        try:
+            values = parsed(text)
+        except ValueError as error:
+            raise AgentevolveError(f"{where}: {error}") from None
+    else:
+        for change in text.split(","):
+            _change(values, change)
+    return checked(ModelOptions, values, where)
+
+
+def read_price(text: str) -> Price:
+    """The price in a text like "0.5,1.5" or "0.5,1.5,0.05": input, output and cached, in USD a million tokens."""
+    names = ("input", "output", "cached")
+    parts = text.split(",")
+    if not 2 <= len(parts) <= 3:
+        raise AgentevolveError(f"--price: {shown(text)} is not INPUT,OUTPUT or INPUT,OUTPUT,CACHED in dollars a million tokens")
+    return checked(Price, dict(zip(names, parts, strict=False)), "--price")
 
 
 def write_config(config: Config | Comparison, path: Path) -> None:
     """Write every setting as YAML, for `read_config`; the file is there whole or not at all."""
-    scratch = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
-        scratch.replace(path)
-    except OSError as error:
-        raise AgentevolveError(f"{path}: cannot write: {error.strerror or error}") from None
-
-
-def _mapping(path: Path, kind: type[BaseModel]) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise AgentevolveError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise AgentevolveError(f"{path}: not UTF-8 text") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise AgentevolveError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        found = "empty" if values is None else f"a {type(values).__name__}"
-        raise AgentevolveError(
-            f"{path}: a config is a mapping of settings, this is {found}; known keys: {', '.join(kind.model_fields)}"
-        )
-    return values
+    write_whole(path, yaml.safe_dump(config.public(), sort_keys=False))
 
 
 def _change(values: dict[str, Any], change: str) -> None:
     name, equals, text = change.partition("=")
     if not equals:
-        raise AgentevolveError(f"{change!r} is not of the form key=value, like finetune.epochs=3")
+        raise AgentevolveError(f"{shown(change)} is not of the form key=value, like finetune.epochs=3")
     try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise AgentevolveError(f"{change!r}: the value is not YAML") from None
+        value = parsed(text)
+    except ValueError as error:
+        raise AgentevolveError(f"{shown(change)}: the value is {error}") from None
     *groups, key = name.split(".")
+    if len(groups) > DEEPEST:
+        raise AgentevolveError(f"{shown(change)}: more than {DEEPEST} groups of settings inside each other")
     for group in groups:
         values = values.setdefault(group, {})
         if not isinstance(values, dict):
-            raise AgentevolveError(f"{change!r}: {group} is not a group of settings")
+            raise AgentevolveError(f"{shown(change)}: {cut(group)} is not a group of settings")
     values[key] = value
-
-
-def _complaint(error: ValidationError, kind: type[BaseModel]) -> str:
-    first = error.errors()[0]
-    where = ".".join(map(str, first["loc"]))
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {where}; known: {', '.join(_known(first['loc'][:-1], kind))}"
-    if first["type"] == "value_error":
-        return ": ".join(part for part in (where, first["msg"].removeprefix("Value error, ")) if part)
-    return f"{where}: {first['msg']}, not {first['input']!r:.80}" if first["type"] != "missing" else f"{where} is missing"
-
-
-def _known(groups: Sequence[int | str], model: type[BaseModel]) -> list[str]:
-    for group in groups:
-        kind = model.model_fields[str(group)].annotation if isinstance(group, str) else Entrant
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            model = kind
-    return list(model.model_fields)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
+import sys
 from collections.abc import Callable, Mapping
 from importlib.resources import files
 from importlib.util import find_spec
@@ -13,11 +15,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, cast, get_type_hints
 
-import yaml
-from pydantic import Field, JsonValue, StrictInt, TypeAdapter, ValidationError, model_validator
+from pydantic import ConfigDict, Field, JsonValue, StrictInt, create_model, model_validator
 
+from agentevolve.given import checked, cut, read_yaml, shown
 from agentevolve.protocols import AgentevolveError, Environment
 from agentevolve.records import Record, Split, Task
+
+FINITE = ConfigDict(allow_inf_nan=False)
+SETTINGS = ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True, protected_namespaces=())
 
 
 class Seeds(Record):
@@ -38,6 +43,8 @@ class Measured(Record):
     `actions` is the mean number of admissible actions or tools a step (0: free text).
     """
 
+    model_config = FINITE
+
     arm: Literal["random", "oracle"]
     split: Split
     n: StrictInt
@@ -53,6 +60,8 @@ class TaskSet(Record):
 
     `misses` says which tasks the oracle does not solve: ids by the reason.
     """
+
+    model_config = FINITE
 
     name: str
     about: str
@@ -77,12 +86,12 @@ def load(name: str) -> Any:
     """The object that "package.module:Attribute" names. Raises AgentevolveError when there is none."""
     module_name, _, attribute = name.partition(":")
     if not attribute or not all(part.isidentifier() for part in module_name.split(".")):
-        raise AgentevolveError(f"{name!r} is not of the form package.module:Attribute")
-    found: Any = _import(module_name, f"{name!r}")
+        raise AgentevolveError(f"{shown(name)} is not of the form package.module:Attribute")
+    found: Any = _import(module_name, shown(name))
     for part in attribute.split("."):
         if not hasattr(found, part):
             public = ", ".join(known for known in dir(found) if not known.startswith("_"))
-            raise AgentevolveError(f"{name!r}: there is no {part!r} in {module_name}; known: {public}")
+            raise AgentevolveError(f"{shown(name)}: there is no {shown(part)} in {cut(module_name)}; known: {public}")
         found = getattr(found, part)
     return found
 
@@ -96,8 +105,18 @@ def load_environment(name: str) -> Callable[[], Environment]:
         raise AgentevolveError(f'environment {name!r} needs {", ".join(missing)}: pip install "agentevolve[{extra(name)}]"')
     make = load(name) if ":" in name else getattr(_environment_module(name), "make", None)
     if not callable(make):
-        raise AgentevolveError(f"environment {name!r} cannot be called to make an environment")
-    return cast(Callable[[], Environment], make)
+        raise AgentevolveError(f"environment {shown(name)} cannot be called to make an environment")
+    return functools.partial(_made, name, make)
+
+
+def _made(name: str, make: Callable[[], object]) -> Environment:
+    """A new environment. Raises AgentevolveError when `make` makes something else."""
+    found = make()
+    if not isinstance(found, Environment):
+        absent = [part for part in ("reset", "step", "oracle", "close") if not hasattr(found, part)]
+        kind = type(found).__name__
+        raise AgentevolveError(f"environment {shown(name)}: it makes a {kind}, which has no {', '.join(absent)}")
+    return found
 
 
 def needs(name: str) -> tuple[str, ...]:
@@ -112,10 +131,22 @@ def extra(name: str) -> str:
 
 def ready(task_set: TaskSet) -> None:
     """Raise AgentevolveError when what the task set needs is not on this machine: a package, a program, or the user's data."""
-    load_environment(task_set.env)
+    make = load_environment(task_set.env)
+    if ":" in task_set.env:
+        _try_out(make)
     absent = None if ":" in task_set.env else getattr(_environment_module(task_set.env), "absent", None)
     if absent and (why := absent(task_set.settings)):
         raise AgentevolveError(f"task set {task_set.name!r}: {why}")
+
+
+def _try_out(make: Callable[[], Environment]) -> None:
+    """Make somebody else's environment once, to see that it is one; that it breaks is told of each attempt."""
+    try:
+        make().close()
+    except AgentevolveError:
+        raise
+    except (Exception, SystemExit):
+        return
 
 
 def check_settings(env: str, settings: dict[str, Any]) -> None:
@@ -145,20 +176,16 @@ def load_method(name: str, settings: Mapping[str, Any]) -> functools.partial[Any
     elif name in methods():
         method = getattr(importlib.import_module(f"agentevolve.methods.{name}"), name)
     else:
-        raise AgentevolveError(f"unknown method {name!r}; known: {', '.join(methods())}; or package.module:function")
-    hints = get_type_hints(method, include_extras=True)
-    known = {one.name: hints.get(one.name, Any) for one in signature(method).parameters.values() if one.kind is one.KEYWORD_ONLY}
-    values = {}
-    for setting, value in settings.items():
-        if setting not in known:
-            raise AgentevolveError(f"method {name!r} has no setting {setting!r}; known: {', '.join(known)}")
-        try:
-            values[setting] = TypeAdapter(known[setting]).validate_python(value)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, (setting, *first["loc"])))
-            raise AgentevolveError(f"method {name!r}: {where}: {first['msg']}, not {first['input']!r:.80}") from None
-    return functools.partial(method, **values)
+        raise AgentevolveError(f"unknown method {shown(name)}; known: {', '.join(methods())}; or package.module:function")
+    what = f"method {shown(name)}"
+    try:
+        hints, takes = get_type_hints(method, include_extras=True), signature(method)
+        takes.bind("policy", "tasks", "run")
+    except (TypeError, ValueError, NameError) as error:
+        raise AgentevolveError(f"{what} is no function of (policy, tasks, run): {cut(error)}") from None
+    known = {one.name: (hints.get(one.name, Any), None) for one in takes.parameters.values() if one.kind is one.KEYWORD_ONLY}
+    given = checked(create_model("Given", __config__=SETTINGS, **cast(Any, known)), settings, what)
+    return functools.partial(method, **{setting: getattr(given, setting) for setting in given.model_fields_set})
 
 
 def environments() -> list[str]:
@@ -182,7 +209,7 @@ def load_task_set(name_or_path: str | Path) -> TaskSet:
         return _parse(shipped[name])
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
-        raise AgentevolveError(f"unknown task set {name!r}; known: {', '.join(shipped)}; or the path of a .yaml file")
+        raise AgentevolveError(f"unknown task set {shown(name)}; known: {', '.join(shipped)}; or the path of a .yaml file")
     return _parse(path)
 
 
@@ -193,10 +220,10 @@ def tasks_of(task_set: TaskSet, split: str, limit: int | None = None, start: int
     """
     known = cast(dict[str, Seeds], task_set.splits)
     if split not in known:
-        raise AgentevolveError(f"task set {task_set.name!r} has no split {split!r}; known: {', '.join(known)}")
+        raise AgentevolveError(f"task set {task_set.name!r} has no split {shown(split)}; known: {', '.join(known)}")
     for word, number in (("limit", limit), ("start", start)):
         if number is not None and (type(number) is not int or number < 0):
-            raise AgentevolveError(f"task set {task_set.name!r}: {word} is {number!r}, not a whole number from 0")
+            raise AgentevolveError(f"task set {task_set.name!r}: {word} is {shown(number)}, not a whole number from 0")
     chosen = range(*known[split].seeds)[start:]
     return [_task(task_set, cast(Split, split), seed) for seed in chosen[:limit]]
 
@@ -213,23 +240,28 @@ def _modules(package: str) -> list[str]:
 
 def _environment_module(name: str) -> ModuleType:
     if ":" in name:
-        return _import(name.partition(":")[0], f"environment {name!r}")
+        return _import(name.partition(":")[0], f"environment {shown(name)}")
     if name not in environments():
-        raise AgentevolveError(f"unknown environment {name!r}; known: {', '.join(environments())}; or package.module:Attribute")
+        known = ", ".join(environments())
+        raise AgentevolveError(f"unknown environment {shown(name)}; known: {known}; or package.module:Attribute")
     return _import(f"agentevolve.environments.{name}", f"environment {name!r}")
 
 
 def _import(module: str, what: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
+    try:  # what it prints is no result of ours
+        with contextlib.nullcontext() if module in sys.modules else contextlib.redirect_stdout(sys.stderr):
+            return importlib.import_module(module)
     except ModuleNotFoundError as error:
         missing = error.name or module
+        if module == missing or module.startswith(f"{missing}."):
+            raise AgentevolveError(f"{what}: there is no module {shown(missing)}; is its folder on PYTHONPATH?") from None
         if missing.startswith("agentevolve"):
             raise
-        if module == missing or module.startswith(f"{missing}."):
-            raise AgentevolveError(f"{what}: there is no module {missing!r}; is its folder on PYTHONPATH?") from None
         package = missing.partition(".")[0].replace("_", "-")
-        raise AgentevolveError(f"{what} needs a package that is not installed: pip install {package}") from None
+        raise AgentevolveError(f"{what} needs a package that is not installed: pip install {cut(package)}") from None
+    except (Exception, SystemExit) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise AgentevolveError(f"{what}: the module {cut(module)} fails when it is imported: {cut(why)}") from None
 
 
 def _shipped() -> dict[str, Path]:
@@ -238,38 +270,9 @@ def _shipped() -> dict[str, Path]:
 
 
 def _parse(path: Path) -> TaskSet:
-    try:
-        task_set = TaskSet.model_validate(_mapping(path))
-    except ValidationError as error:
-        raise AgentevolveError(f"{path}: {_first(error)}") from None
+    task_set = checked(TaskSet, read_yaml(path, TaskSet), path)
     try:
         check_settings(task_set.env, task_set.settings)
     except AgentevolveError as error:
         raise AgentevolveError(f"{path}: {error}") from None
     return task_set
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    """The YAML file as a mapping; every way it can be unreadable is one line."""
-    try:
-        content = yaml.safe_load(path.read_bytes().decode("utf-8"))
-    except OSError as error:
-        raise AgentevolveError(f"{path}: cannot read: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise AgentevolveError(f"{path}: not UTF-8 (byte {error.start})") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise AgentevolveError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        kind = "empty" if content is None else f"a {type(content).__name__}"
-        raise AgentevolveError(f"{path}: {kind}, not a mapping with {', '.join(TaskSet.model_fields)}")
-    return content
-
-
-def _first(error: ValidationError) -> str:
-    """The first problem as "field: what is wrong"; an unknown key lists the known ones."""
-    problem = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in problem["loc"])
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
-        message = f"unknown key; known: {', '.join(TaskSet.model_fields)}"
-    return f"{field}: {message}" if field else message

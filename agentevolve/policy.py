@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, JsonValue
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue
 
 from agentevolve.records import Kind, PolicyStamp, Record, Usage
+from agentevolve.redact import secret, secret_in
 
+SECRET = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)  # in the name of a header
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -30,6 +33,14 @@ class Recall(Record):
     nearest: dict[Kind, Count] = Field(default_factory=_one_demo)
     tokens: Count = 500
     shuffled: bool = False
+
+
+def _hidden(headers: dict[str, str]) -> dict[str, str]:
+    """The headers; what is a secret by its name is hidden from now on."""
+    for name, value in headers.items():
+        if SECRET.search(name):
+            secret(value.rpartition(" ")[2])
+    return headers
 
 
 class Price(Record):
@@ -63,7 +74,7 @@ class ModelOptions(Record):
     pause: float = Field(default=0.5, ge=0, le=60)
     max_tokens: int = Field(default=1024, gt=0)
     reasoning_effort: str | None = None
-    headers: dict[str, str] = Field(default_factory=dict)
+    headers: Annotated[dict[str, str], AfterValidator(_hidden)] = Field(default_factory=dict)
     body: dict[str, JsonValue] = Field(default_factory=dict)
     stream: bool = False
 
@@ -76,8 +87,10 @@ class Policy(Record):
     the house rules in the system message; `options` say how the backend is called.
     """
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     model: str
-    api_base: str | None = None
+    api_base: Annotated[str | None, AfterValidator(secret_in)] = None
     adapter: str | None = None
     memory: str | None = None
     as_of: int | None = None

@@ -23,13 +23,13 @@ def good(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (b"- tasks\n", "this is a list; known keys: tasks, model"),
-        (b"", "this is empty; known keys: tasks, model"),
-        (b"tasks", "this is a str; known keys: tasks, model"),
+        (b"- tasks\n", "this is a list, not a mapping; known keys: tasks, model"),
+        (b"", "this is empty, not a mapping; known keys: tasks, model"),
+        (b"tasks", "this is a str, not a mapping; known keys: tasks, model"),
         (b"tasks: \xff\xfe", "not UTF-8"),
         (b"tasks: [coin", "not YAML"),
         (b"tasks: 2024-13-45", "not YAML: month must be in 1..12"),
-        (b"[" * 4000, "not YAML"),
+        (b"[" * 4000, "line 1: nested deeper than 30"),
         (b"{}", "tasks is missing"),
         (b"tasks: 5", "tasks: Input should be a valid string, not 5"),
         (b"tasks: coin\nmodle: x", "unknown key modle; known: tasks, model, api_base"),

@@ -21,7 +21,8 @@ HEAVY = ("torch", "transformers", "chromadb", "litellm", "langgraph", "sentence_
 # each other
 LAYERS = (
     ("records",),
-    ("protocols",),
+    ("protocols", "redact"),
+    ("given", "whole"),
     ("policy", "load", "wheels"),
     ("config", "run"),
     ("memory", "local"),

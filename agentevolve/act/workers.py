@@ -21,7 +21,7 @@ def work(plans: Sequence[Plan], do: Callable[[Plan], None], run: Run, what: str)
                 future.result()
                 advance("")
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
+            if isinstance(error, KeyboardInterrupt | SystemExit):
                 run.budget.stop()
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentevolve.evaluate.picture import COLOURS, DPI, FAINT, INK, style
+from agentevolve.evaluate.picture import COLOURS, DPI, FAINT, INK, drawn, style
 from agentevolve.evaluate.standing import Point, Standing
 from agentevolve.evaluate.table import plain
 
@@ -46,9 +46,7 @@ def curves(rows: Sequence[Standing], path: Path, *, unit: str) -> Path:
             _panel(axes, row, base, unit)
         figure.supxlabel(f"learning cost so far, {'USD' if unit == 'usd' else unit} (mean a seed)", fontsize=8)
         figure.supylabel("held-out success, %", fontsize=8)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, facecolor="white")
-    return path
+        return drawn(figure, path)
 
 
 def _panel(axes: Axes, row: Standing, base: float, unit: str) -> None:

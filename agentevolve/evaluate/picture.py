@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentevolve.evaluate.table import plain
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Report
+from agentevolve.whole import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Rounds = Mapping[int, Sequence[Report]]  # the reports of every arm, by round
 
@@ -49,9 +52,14 @@ def learning_curve(reports_by_round: Rounds, path: Path, *, seeds: Sequence[Roun
         draw(axes, rounds, arms, seeds)
         if title:
             axes.set_title(plain(title), loc="left", fontsize=9, fontweight="bold", pad=16)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, facecolor="white", metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
-    return path
+        return drawn(figure, path)
+
+
+def drawn(figure: Figure, path: Path) -> Path:
+    """Write the figure in the form that the path's suffix says, whole or not at all."""
+    form, made = path.suffix.lower().removeprefix("."), BytesIO()
+    figure.savefig(made, format=form, facecolor="white", metadata={"Date": None} if form == "svg" else None)
+    return write_whole(path, made.getvalue())
 
 
 def _over_rounds(axes: Axes, rounds: Rounds, arms: Sequence[str], seeds: Sequence[Rounds]) -> None:

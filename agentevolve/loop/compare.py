@@ -87,7 +87,7 @@ def _claim(config: Comparison, folder: Path, resume: bool) -> None:
             raise AgentevolveError(f"{folder}: not empty and not a comparison; name a new folder with --out")
     elif not resume:
         raise AgentevolveError(f"{folder}: holds a comparison already; go on with --resume, or name a new folder with --out")
-    elif other := changed_settings(read_comparison(there).model_dump(mode="json"), config.model_dump(mode="json"), *MAY_BE_ADDED):
+    elif other := changed_settings(read_comparison(there).public(), config.public(), *MAY_BE_ADDED):
         raise AgentevolveError(f"{there}: was made with other settings ({', '.join(other)}); resume with the same ones")
     write_config(config, there)
 

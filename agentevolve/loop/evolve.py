@@ -57,7 +57,7 @@ def _claim(config: Config, folder: Path, resume: bool) -> None:
             raise AgentevolveError(f"{folder}: not empty and not a run; name a new folder with --out")
     elif not resume:
         raise AgentevolveError(f"{folder}: holds a run already; go on with --resume, or name a new folder with --out")
-    elif other := changed_settings(read_config(there).model_dump(mode="json"), config.model_dump(mode="json")):
+    elif other := changed_settings(read_config(there).public(), config.public()):
         raise AgentevolveError(f"{there}: was made with other settings ({', '.join(other)}); resume with the same ones")
     write_config(config, there)
 

@@ -21,6 +21,7 @@ from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Record, Task
 from agentevolve.run.folder import PHASES, Run, derived, phase_of
+from agentevolve.whole import write_whole
 
 PROBED = 3  # train tasks
 FREE = ("random", "oracle")  # arms that ask no model
@@ -178,6 +179,5 @@ def _add(methods: dict[str, Phases], name: str, cost: Phases) -> None:
 
 
 def _kept(found: Forecast, folder: Path) -> Forecast:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / FILE).write_text(found.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    write_whole(folder / FILE, found.model_dump_json(indent=1) + "\n")
     return found

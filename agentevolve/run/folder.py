@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from agentevolve.policy import Price
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import SPLITS, PolicyStamp, Task, Trajectory, Usage
+from agentevolve.redact import redacted
 from agentevolve.run.budget import Budget
 from agentevolve.run.journal import Journal
 from agentevolve.run.lock import Lock, lock
@@ -159,7 +160,7 @@ class Run:
 
     def settle(self, name: str, value: Any) -> None:
         """Journal what the run is about; raise AgentevolveError when it is about something else already."""
-        if self.about(name, value) != value:
+        if redacted(self.about(name, value)) != redacted(value):
             raise AgentevolveError(f"{self.folder}: holds a run of another {name}; name a new folder with --out")
 
     def evaluations(self) -> dict[str, dict[str, list[str]]]:

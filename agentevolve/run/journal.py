@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from agentevolve.protocols import AgentevolveError
+from agentevolve.redact import redacted
 from agentevolve.run.lock import hold
 
 CHUNK = 4_096
@@ -83,7 +84,7 @@ class Journal:
 
 
 def _encoded(records: Sequence[dict[str, Any]]) -> bytes:
-    text = "".join(json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n" for record in records)
+    text = "".join(json.dumps(redacted(record), ensure_ascii=False, separators=(",", ":")) + "\n" for record in records)
     return text.encode("utf-8", "backslashreplace")
 
 

@@ -8,29 +8,44 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 PATIENCE = 5.0  # seconds for what is under way
 CODE = 130
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 LINE = b"stopping: what is done is kept, the turns under way are ended; once more ends at once\n"
 
 
-def end_on_signals() -> None:
-    """From now on Ctrl-C and SIGTERM raise KeyboardInterrupt in the main thread, and the process ends soon after."""
-    signal.signal(signal.SIGINT, _first)
-    signal.signal(signal.SIGTERM, _first)
+class Ended(SystemExit):
+    """Raised in the main thread when the user asks for an end."""
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Meanwhile Ctrl-C and SIGTERM raise `Ended` in the main thread, and the process ends soon after."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {one: signal.signal(one, _first) for one in SIGNALS}
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is _first:  # else it ends, and a second signal ends it at once
+            for one, handler in before.items():
+                signal.signal(one, handler)
 
 
 def _first(number: int, frame: FrameType | None) -> None:
-    for one in (signal.SIGINT, signal.SIGTERM):
+    for one in SIGNALS:
         signal.signal(one, _second)
     os.write(2, LINE)  # not print: whatever is being written at this moment may hold its lock
     timer = threading.Timer(PATIENCE, end_now)
     timer.daemon = True
     timer.start()
-    raise KeyboardInterrupt
+    raise Ended(CODE)
 
 
 def _second(number: int, frame: FrameType | None) -> None:

@@ -85,7 +85,7 @@ BROKEN = {
     "list.yaml": (b"- a\n", "a list, not a mapping"),
     "empty.yaml": (b"", "empty, not a mapping"),
     "latin.yaml": (b"name: caf\xe9\n", "not UTF-8"),
-    "field.yaml": (TASKS.format(settings={}).replace("licence", "license").encode(), "licence: Field required"),
+    "field.yaml": (TASKS.format(settings={}).replace("licence", "license").encode(), "licence is missing"),
     "overlap.yaml": (TASKS.format(settings={}).replace("[100, 140]", "[39, 60]").encode(), "share seeds"),
     "game.yaml": (
         TASKS.format(settings={"game": "chess"}).replace("worlds:Corridor", "textworld_express").encode(),

@@ -13,7 +13,7 @@ from itertools import combinations
 
 import pytest
 
-from agentevolve.cli.commands import chosen_tasks
+from agentevolve.cli.run import chosen_tasks
 from agentevolve.environments import alfworld
 from agentevolve.environments.support.alfworld import games
 from agentevolve.environments.support.alfworld.plans import names, plan

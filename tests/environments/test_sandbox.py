@@ -303,6 +303,34 @@ def test_the_sandbox_goes_with_its_process():
         time.sleep(0.05)
 
 
+MANY = (
+    "    class Many(set):\n        def __iter__(self):\n            return iter(range(0, {0} * 60_000, {0}))\n    return Many()\n"
+)
+# what the code returns, and how the tests work with it
+ENDLESS = {
+    "elements that all hash alike": (MANY.format((1 << 61) - 1), "assert candidate(1) == {2}"),
+    "a power": ("    return 1 << 40\n", "assert 3 ** candidate(1) == 9"),
+    "a loop": ("    return 1 << 60\n", "for _ in range(candidate(1)): pass"),
+    "a loop that catches everything": (
+        "    return 1 << 60\n",
+        "n = candidate(1)\n    while n:\n        try: n -= 1\n        except BaseException: pass",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_an_answer_that_is_endless_to_work_with_is_a_wrong_one(name):
+    code, test = ENDLESS[name]
+    judged = run(code, f"def check(candidate):\n    {test}\n", seconds=1)
+    assert judged == Judged(False, "its answer is endless to work with", check_walls())
+    assert ours() == []
+
+
+def test_an_answer_that_takes_too_much_memory_to_work_with_is_a_wrong_one():
+    judged = run("    return 3 << 30\n", "def check(candidate):\n    assert bytes(candidate(1))\n")
+    assert (judged.passed, judged.why) == (False, "a test failed after f(1), which returned 3221225472: MemoryError")
+
+
 def test_a_keeper_that_gives_no_verdict_is_no_wrong_answer():
     with pytest.raises(SandboxBroken, match="no verdict"):
         _asked("not JSON", "{}", 10)

@@ -14,7 +14,7 @@ import yaml
 from worlds import Metered, learner, new_run, task_file, use_model
 
 from agentevolve.act.rollout import rollout
-from agentevolve.cli import commands
+from agentevolve.cli.compare import compared
 from agentevolve.config import Comparison, Entrant, read_comparison
 from agentevolve.evaluate import caveats, standings
 from agentevolve.loop import compare as comparing
@@ -182,9 +182,9 @@ def test_an_answer_that_another_method_has_paid_for_is_borrowed_and_charged(tmp_
 
 def test_resuming_a_finished_comparison_does_nothing_and_writes_the_same_files(tmp_path):
     config, out = made(task_file(tmp_path, length=2)), tmp_path / "out"
-    first = commands.compared(config, out, False, True)
+    first = compared(config, out, False, True)
     before = {path: path.read_bytes() for path in [*first.files, *out.rglob(JOURNAL)]}
-    again = commands.compared(config, out, True, True)
+    again = compared(config, out, True, True)
     assert {path: path.read_bytes() for path in before} == before
     assert again.rows == first.rows
     assert [path.name for path in first.files] == ["table.md", "results.csv", "results.json", "curves.png"]
@@ -212,7 +212,7 @@ def test_a_method_can_be_added_to_a_comparison_and_nothing_else_is_made_again(tm
 
 def played_and_killed(values, out):
     sys.modules["test_compare"] = sys.modules[__name__]
-    commands.compared(Comparison.model_validate(values), out, (out / comparing.CONFIG).exists(), True)
+    compared(Comparison.model_validate(values), out, (out / comparing.CONFIG).exists(), True)
 
 
 def table(out) -> list[object]:

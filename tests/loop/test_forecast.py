@@ -6,7 +6,7 @@ import sys
 import pytest
 from worlds import make_tasks, task_file
 
-from agentevolve.cli import commands
+from agentevolve.cli import forecast as forecasting
 from agentevolve.config import Comparison, Config
 from agentevolve.loop.compare import compare
 from agentevolve.loop.evolve import evolve
@@ -98,7 +98,7 @@ def test_afterwards_its_error_is_told(tmp_path):
     forecast_evolution(config, out, quiet=True)
     assert error_of(tmp_path, []) == []
     evolve(config, out, quiet=True)
-    lines = commands.forecast_error(out)
+    lines = forecasting.forecast_error(out)
     assert [line.split(":")[0] for line in lines] == [
         f"forecast, {phase}" for phase in ("acquire", "refine", "update", "evaluate")
     ]
@@ -109,12 +109,12 @@ def test_afterwards_its_error_is_told(tmp_path):
 
 def test_a_comparison_can_be_made_in_the_folder_of_its_forecast(tmp_path):
     config, out = comparison(task_file(tmp_path, length=2), seeds=[0]), tmp_path / "out"
-    commands.forecast_of(config, out, True)
+    forecasting.forecast_of(config, out, True)
     compare(config, out, quiet=True)
-    assert "60 attempts expected, 120 spent (-50 %)" not in "\n".join(commands.forecast_error(out))
-    assert "120 attempts expected, 120 spent (+0 %)" in commands.forecast_error(out)[0]
+    assert "60 attempts expected, 120 spent (-50 %)" not in "\n".join(forecasting.forecast_error(out))
+    assert "120 attempts expected, 120 spent (+0 %)" in forecasting.forecast_error(out)[0]
     with pytest.raises(AgentevolveError, match="a forecast is made before the run"):
-        commands.forecast_of(config, out, True)
+        forecasting.forecast_of(config, out, True)
 
 
 def test_a_damaged_forecast_is_one_line(tmp_path):

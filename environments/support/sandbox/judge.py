@@ -26,6 +26,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,7 @@ def judge(prompt: str, code: str, name: str, solution: str, tests: str, *, secon
     clock. Raises AgentevolveError where the walls cannot be had, SandboxBroken when there is no verdict.
     """
     order = {"parent": os.getpid(), "wall": WALL * seconds, "limits": [seconds, MEMORY, FILES], "files": _files()}
+    order["own"] = [seconds, 4 * MEMORY]
     job = {"prompt": prompt, "code": code, "name": name, "solution": solution, "tests": tests}
     said = _asked(json.dumps(order), json.dumps(job), WALL * seconds + 10)
     if "broken" in said:
@@ -104,11 +106,13 @@ def _asked(order: str, job: str, patience: float) -> dict[str, Any]:
         if isinstance(error, subprocess.TimeoutExpired):
             raise SandboxBroken(f"no verdict within {patience:g} s") from None
         raise
-    try:
-        return dict(json.loads(said))
-    except ValueError:
+    if process.returncode == -signal.SIGXCPU and said:  # the walls stood: it had an answer of the candidate's in its hands
+        said += json.dumps({"passed": False, "why": "its answer is endless to work with"}).encode()
+    found = {name: value for line in said.splitlines() for name, value in json.loads(line).items()}
+    if not {"passed", "broken"} & set(found):
         last = complaint.decode("utf-8", "replace").strip().splitlines()[-1:]
-        raise SandboxBroken(f"no verdict (exit {process.returncode}): {''.join(last)}") from None
+        raise SandboxBroken(f"no verdict (exit {process.returncode}): {''.join(last)}")
+    return found
 
 
 @functools.cache

@@ -6,8 +6,10 @@ they expect and the verdict are never in the memory of the candidate: the two sh
 arguments and comes back as a value. A value is read as data (numbers, text, lists, tuples, sets, mappings and the like), so
 nothing that the candidate says is executed here, and no object of its own making takes part in a comparison.
 
-The verdict goes to standard output as JSON: {"walls": […], "passed": false, "why": "in f([1]): ZeroDivisionError: …"}, or
-{"broken": why} when the walls cannot be had. Only the standard library and two files beside this one are used.
+The verdict goes to standard output as JSON, a line before the code is looked at and one after it: {"walls": […]},
+{"passed": false, "why": "in f([1]): ZeroDivisionError: …"}; or {"broken": why} when the walls cannot be had. An answer that is
+endless to work with, in the tests or in reading it, ends the keeper by the system's own limit of processor time. Only the
+standard library and two files beside this one are used.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import math
 import os
 import random
 import re
@@ -54,9 +57,22 @@ def main() -> None:
         return
     hide_memory()
     try:
-        json.dump({"walls": candidate.walls, **judge(candidate, json.load(sys.stdin))}, sys.stdout)
+        job = json.load(sys.stdin)
+        print(json.dumps({"walls": candidate.walls}), flush=True)
+        _limit(*order["own"])
+        print(json.dumps(judge(candidate, job)), flush=True)
     finally:
         candidate.stop()
+
+
+def _limit(seconds: int, memory: int) -> None:
+    """Have the system end this process after so much more processor time, also in the middle of one comparison."""
+    import resource
+
+    most = seconds + math.ceil(time.process_time())
+    resource.setrlimit(resource.RLIMIT_CPU, (most, most + 1))  # at the first one comes the signal that our starter knows
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
 
 
 def judge(candidate: Candidate, job: dict[str, str]) -> dict[str, Any]:

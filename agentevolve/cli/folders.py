@@ -1,0 +1,61 @@
+"""Which folder is meant: a new one, a run with its seeds, a memory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+
+from agentevolve.protocols import AgentevolveError
+from agentevolve.run.folder import JOURNAL
+
+
+def new_folder(name: str) -> Path:
+    """A folder under runs/ that is not there yet."""
+    place = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return writable(place if not place.exists() else place.with_name(f"{place.name}-{time.time_ns() % 1000}"))
+
+
+def named_folder(text: str) -> Path:
+    """The folder that an option names. Raises AgentevolveError where none can be."""
+    if not text:
+        raise AgentevolveError("--out is empty; name a folder")
+    return writable(Path(text))
+
+
+def writable(place: Path) -> Path:
+    """The folder, there or not. Raises AgentevolveError, before anything is done for it, where it cannot be made or written."""
+    try:
+        there = next(folder for folder in (place, *place.parents) if os.path.lexists(folder))
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(place)  # a name may be too long for the disk, or a part of the path no folder
+        wrong = {
+            "is a link to nothing": not there.exists(),
+            "is not a folder": not there.is_dir(),
+            "cannot be written": not os.access(there, os.W_OK | os.X_OK),
+        }
+        why = next((f"{there} {what}" for what, holds in wrong.items() if holds), "")
+    except OSError as error:
+        why = error.strerror or str(error)
+    if why:
+        raise AgentevolveError(f"{place}: cannot be a run's folder: {why}")
+    return place
+
+
+def seeds(place: Path) -> list[Path]:
+    """The folders of the runs at `place`: itself, or one for each seed. Raises AgentevolveError if there is none."""
+    if (place / JOURNAL).is_file():
+        return [place]
+    found = sorted(folder for folder in place.glob("seed-*") if (folder / JOURNAL).is_file())
+    if not found:
+        raise AgentevolveError(f"{place}: not a run: there is no {JOURNAL} in it")
+    return found
+
+
+def memory_folder(place: Path) -> Path:
+    """The memory at `place`, a memory folder or a run that has one."""
+    for folder in (place, place / "memory"):
+        if (folder / "memory.json").is_file():
+            return folder
+    raise AgentevolveError(f"{place}: neither a memory folder nor a run with one: there is no memory.json")
