@@ -134,9 +134,14 @@ class Trajectory(Record):
     seconds: float = 0.0
 
     @property
+    def lost(self) -> bool:
+        """Whether the attempt failed for a reason outside the agent: it has no outcome."""
+        return self.end == "error"
+
+    @property
     def solved(self) -> bool:
         """Whether the attempt reached the full reward."""
-        return self.end != "error" and self.reward >= SOLVED
+        return not self.lost and self.reward >= SOLVED
 
     @property
     def usage(self) -> Usage:
@@ -181,16 +186,24 @@ class Example(Record):
 
 
 class Difference(Record):
-    """A paired difference of mean success between two policies on the same tasks and seeds, with a 95% interval over tasks."""
+    """A paired difference of mean success between two policies on the same tasks and seeds, with a 95% interval over tasks.
+
+    `n` tasks and `pairs` of attempts count; `lost` pairs, in which either attempt was lost, are left out.
+    """
 
     mean: float
     low: float
     high: float
     n: int
+    pairs: int = 0
+    lost: int = 0
 
 
 class Report(Record):
-    """One policy measured on one split. `success` is a share of attempts in [0, 1] with a 95% Wilson interval."""
+    """One policy measured on one split. `success` is the share solved of `n` attempts, in [0, 1], with a 95% interval over tasks.
+
+    `errors` further attempts were lost: they count in `usage`, which was paid, and in nothing else.
+    """
 
     arm: str
     policy: PolicyStamp

@@ -42,17 +42,18 @@ def curves(rows: Sequence[Standing], path: Path, *, unit: str) -> Path:
                 continue
             row = methods[place]
             axes.set_title(plain(f"{row.tasks}: {row.method}" if several else row.method), loc="left", fontsize=7.5)
-            base = next(one.success for one in rows if one.tasks == row.tasks and one.method == "no learning")
+            base = next(one for one in rows if one.tasks == row.tasks and one.method == "no learning")
             _panel(axes, row, base, unit)
         figure.supxlabel(f"learning cost so far, {'USD' if unit == 'usd' else unit} (mean a seed)", fontsize=8)
         figure.supylabel("held-out success, %", fontsize=8)
         return drawn(figure, path)
 
 
-def _panel(axes: Axes, row: Standing, base: float, unit: str) -> None:
+def _panel(axes: Axes, row: Standing, base: Standing, unit: str) -> None:
     colour = {"better": COLOURS[2], "worse": COLOURS[1]}.get(row.verdict or "", COLOURS[0])
     xs = [_cost(point, unit) for point in row.curve]
-    axes.axhline(100 * base, color=INK, ls="--", lw=0.8)
+    if base.n:
+        axes.axhline(100 * base.success, color=INK, ls="--", lw=0.8)
     axes.plot(xs, [100 * point.success for point in row.curve], color=colour, marker="o", ms=3, lw=1.2)
     if set(row.rounds) == {len(xs) - 1} and len(xs) > 1:
         axes.vlines(xs[-1], 100 * row.low, 100 * row.high, color=colour, lw=1)

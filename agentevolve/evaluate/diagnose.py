@@ -25,14 +25,14 @@ class Assessment(NamedTuple):
 def assess(attempts: Sequence[Trajectory], policy: Policy, run: Run) -> Assessment:
     """The survey's f^E: a score of these attempts, and the next objective, asked over a few solved and failed ones.
 
-    An attempt that ended in an error counts as one without reward. Ask once a round. Raises ValueError for a held-out attempt:
+    An attempt that was lost has no reward and is left out. Ask once a round. Raises ValueError for a held-out attempt:
     what is practised next may not depend on what it is measured by.
     """
     found = learnable(attempts)
-    if not attempts:
+    if not found:
         return Assessment(0.0, "")
     shown = [(transcript(one), one.solved) for one in [*unsolved(found)[:SHOWN], *best(found)[:SHOWN]]]
-    score = sum(one.reward for one in found) / len(attempts)
+    score = sum(one.reward for one in found) / len(found)
     prompt = render("assess", attempts=shown, score=score)
-    said = ask(policy, run, f"assess/{run.round}", prompt, max_tokens=60) if shown else ""
+    said = ask(policy, run, f"assess/{run.round}", prompt, max_tokens=60)
     return Assessment(score, said.partition("\n")[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from agentevolve.evaluate.stats import paired
+from agentevolve.evaluate.stats import LEVEL, no_verdict, paired
 from agentevolve.records import Difference, Trajectory
 
 
@@ -19,16 +19,23 @@ def gate(
     """Which candidate is promoted over `holder`, if any, with every candidate's paired difference against it.
 
     All were measured on the same tasks and seeds. Of the candidates that pass the rule the one with the largest mean
-    difference is promoted. Choosing the best of several on `val` flatters it: that is why `test` is touched once, after.
+    difference is promoted. The intervals share their chance of error among the candidates (Bonferroni): each has the `level`
+    1 - 0.05 / candidates, so that of several that are no better than the holder one is promoted in at most 2.5% of the cases.
+    Choosing the best of several on `val` flatters it still: that is why `test` is touched once, after.
+
+    When more than LOST_SHARE of a candidate's pairs were lost nobody is promoted, and `no_verdict` says why; else it is empty.
     """
-    differences = {name: paired(in_place, attempts) for name, attempts in candidates.items()}
-    passed = {name: found for name, found in differences.items() if _bar(found, rule) > margin}
-    promoted = max(passed, key=lambda name: passed[name].mean) if passed else None
+    level = 1 - (1 - LEVEL) / max(1, len(candidates))
+    differences = {name: paired(in_place, attempts, level) for name, attempts in candidates.items()}
+    lost = [no_verdict(found, {holder: in_place, name: candidates[name]}) for name, found in differences.items()]
+    passed = {name: found for name, found in differences.items() if _bar(found, rule) > margin and not any(lost)}
     return {
-        "promoted": promoted,
+        "promoted": max(passed, key=lambda name: passed[name].mean) if passed else None,
+        "no_verdict": next(filter(None, lost), ""),
         "holder": holder,
         "rule": rule,
         "margin": margin,
+        "level": level,
         "differences": {name: found.model_dump() for name, found in differences.items()},
     }
 

@@ -30,12 +30,12 @@ def learning_curve(reports_by_round: Rounds, path: Path, *, seeds: Sequence[Roun
     """Draw `reports_by_round` into `path`, whose suffix says PNG or SVG, and return it.
 
     With several rounds, each arm's success over rounds; with one round, a row an arm. The arm "oracle" is a reference line, and
-    so is "random" over rounds. With `seeds`, the same reports for each single seed, these are drawn as small dots.
-    Raises AgentevolveError for no reports or another suffix.
+    so is "random" over rounds. With `seeds`, the same reports for each single seed, these are drawn as small dots. Arms all of
+    whose attempts were lost are left out. Raises AgentevolveError for no reports or another suffix.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise AgentevolveError(f"{path}: a picture's name ends in one of {', '.join(SUFFIXES)}")
-    rounds = {number: reports for number, reports in sorted(reports_by_round.items()) if reports}
+    rounds, seeds = _measured(reports_by_round), [_measured(one) for one in seeds]
     if not rounds:
         raise AgentevolveError(f"{path}: no reports to draw")
     import matplotlib
@@ -60,6 +60,11 @@ def drawn(figure: Figure, path: Path) -> Path:
     form, made = path.suffix.lower().removeprefix("."), BytesIO()
     figure.savefig(made, format=form, facecolor="white", metadata={"Date": None} if form == "svg" else None)
     return write_whole(path, made.getvalue())
+
+
+def _measured(rounds: Rounds) -> Rounds:
+    kept = {number: [report for report in reports if report.n] for number, reports in sorted(rounds.items())}
+    return {number: reports for number, reports in kept.items() if reports}
 
 
 def _over_rounds(axes: Axes, rounds: Rounds, arms: Sequence[str], seeds: Sequence[Rounds]) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from agentevolve.evaluate.standing import Standing
-from agentevolve.evaluate.table import NOTHING, plain, points
+from agentevolve.evaluate.stats import judged
+from agentevolve.evaluate.table import NOTHING, percent, plain, points
 from agentevolve.records import Difference
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ def columns(rows: Sequence[Standing]) -> list[str]:
     shown = ["method", "n", "success %", "vs no learning", "by seed", "p (Holm)", "verdict"]
     if any(row.k > 1 for row in rows):
         shown += [f"pass@{rows[0].k} %", f"pass^{rows[0].k} %"]
+    if any(row.errors for row in rows):
+        shown.append("errors")
     shown += ["turns", "tokens", "attempts", "learning tokens"]
     if any(row.usd for row in rows):
         shown.append("USD")
@@ -42,14 +45,15 @@ def cells(row: Standing, shown: Sequence[str]) -> list[str]:
     all_of = {
         "method": plain(row.method) + ("*" if row.taught else ""),
         "n": f"{row.n:,}",
-        "success %": f"{100 * row.success:.0f} [{100 * row.low:.0f}, {100 * row.high:.0f}]",
+        "success %": percent(row),
         "vs no learning": _points(row.difference),
-        "by seed": " ".join(f"{100 * one:+.0f}" for one in row.by_seed) or NOTHING,
-        "p (Holm)": f"{row.p_holm:.3f}" if learnt else NOTHING,
+        "by seed": " ".join(NOTHING if one is None else f"{100 * one:+.0f}" for one in row.by_seed) or NOTHING,
+        "p (Holm)": NOTHING if row.p_holm is None else f"{row.p_holm:.3f}",
         "verdict": row.verdict or NOTHING,
-        f"pass@{row.k} %": f"{100 * row.pass_any:.0f}",
-        f"pass^{row.k} %": f"{100 * row.pass_all:.0f}",
-        "turns": f"{row.turns:.1f}",
+        f"pass@{row.k} %": f"{100 * row.pass_any:.0f}" if row.n else NOTHING,
+        f"pass^{row.k} %": f"{100 * row.pass_all:.0f}" if row.n else NOTHING,
+        "errors": f"{row.errors:,}",
+        "turns": f"{row.turns:.1f}" if row.n else NOTHING,
         "tokens": f"{row.tokens:,.0f}",
         "attempts": f"{row.episodes:,.0f}" if learnt else NOTHING,
         "learning tokens": f"{row.learning_tokens:,.0f}" if learnt else NOTHING,
@@ -95,7 +99,8 @@ def markdown(rows: Sequence[Standing], caveats: Sequence[str], made_by: str) -> 
         lines = [f"## {_escaped(tasks)}\n", _line(shown), _line(["---"] * len(shown))]
         parts.append("\n".join(lines + [_line(cells(row, shown)) for row in of_set]) + "\n")
     parts.append(
-        "Success and differences in percent and points, with 95% intervals; differences are paired by task and seed. "
+        "Success and differences in percent and points, with 95% intervals over tasks; differences are paired by task and seed. "
+        "`n` attempts count; errors are attempts lost to the backend or the world, left out with their pairs. "
         "`tokens` is the mean of a measured attempt; attempts, learning tokens and seconds (on the clock, with all workers busy) "
         "are what learning cost, a mean a seed. "
         "`*`: saw solutions that the worlds gave.\n"
@@ -104,7 +109,10 @@ def markdown(rows: Sequence[Standing], caveats: Sequence[str], made_by: str) -> 
 
 
 def to_csv(rows: Sequence[Standing]) -> str:
-    """One line a row; a difference is three columns, its mean and its interval; lists are separated by spaces."""
+    """One line a row; a difference is three columns, its mean and its interval, empty if too much was lost for it.
+
+    Lists are separated by spaces.
+    """
     named = [name for name in Standing.model_fields if name != "curve"]
     header = [
         part for name in named for part in ([f"{name}_{end}" for end in ("mean", "low", "high")] if name in NESTED else [name])
@@ -119,8 +127,10 @@ def to_csv(rows: Sequence[Standing]) -> str:
 
 def _flat(name: str, value: object) -> list[object]:
     if name in NESTED:
-        return [value.mean, value.low, value.high] if isinstance(value, Difference) else ["", "", ""]
-    return [" ".join(map(str, value)) if isinstance(value, tuple) else "" if value is None else value]
+        return [value.mean, value.low, value.high] if isinstance(value, Difference) and judged(value) else [""] * 3
+    if isinstance(value, tuple):
+        return [" ".join(NOTHING if one is None else str(one) for one in value)]
+    return ["" if value is None else value]
 
 
 def _points(found: Difference | None) -> str:

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from statistics import fmean, median
 from typing import Any, Literal, NamedTuple
 
-from agentevolve.evaluate.stats import holm, paired, pass_at, pooled, sign_flip, wilson
+from agentevolve.evaluate.stats import (
+    LEVEL,
+    holm,
+    judged,
+    no_verdict,
+    paired,
+    pass_at,
+    pooled,
+    pooled_report,
+    sign_flip,
+    success,
+)
 from agentevolve.records import Difference, Record, Trajectory, Usage
 
-LEVEL = 0.05
-Verdict = Literal["better", "worse", "no difference shown", "nothing learnt"]
+Verdict = Literal["better", "worse", "no difference shown", "no verdict", "nothing learnt"]
 
 
 class Arm(NamedTuple):
@@ -55,11 +66,12 @@ class Point(Record):
 class Standing(Record):
     """One method on one task set, all seeds pooled. Differences are of mean success, against no learning if not said otherwise.
 
-    `p` is of a paired permutation test over tasks, `p_holm` the same corrected for all methods and task sets of the comparison.
-    `turns` and `tokens` are means an attempt when measured; `episodes`, `learning_tokens`, `usd` and `seconds` means a seed, of
-    learning up to the last round that counts, `seconds` on the clock with all workers busy. `rounds` is how many counted, by
-    seed. `from_memory` is learnt minus shuffled memory, `without_memory` the weights alone; `forgotten` the difference on the
-    guard's tasks (below zero: forgotten).
+    `n` attempts count, `errors` were lost. `p` is of a paired permutation test over tasks, `p_holm` the same corrected for all
+    methods and task sets of the comparison; with too many pairs lost there is neither, and `no_verdict` says why. `by_seed` has
+    None for a seed without a pair that counts. `turns` and `tokens` are means an attempt when measured; `episodes`,
+    `learning_tokens`, `usd` and `seconds` means a seed, of learning up to the last round that counts, `seconds` on the clock with
+    all workers busy. `rounds` is how many counted, by seed. `from_memory` is learnt minus shuffled memory, `without_memory` the
+    weights alone; `forgotten` the difference on the guard's tasks (below zero: forgotten).
     """
 
     tasks: str
@@ -69,10 +81,11 @@ class Standing(Record):
     low: float
     high: float
     difference: Difference | None = None
-    by_seed: tuple[float, ...] = ()
-    p: float = 1.0
-    p_holm: float = 1.0
+    by_seed: tuple[float | None, ...] = ()
+    p: float | None = None
+    p_holm: float | None = None
     verdict: Verdict | None = None
+    no_verdict: str = ""
     k: int = 1
     pass_any: float = 0.0
     pass_all: float = 0.0
@@ -107,23 +120,21 @@ def standings(found: Sequence[Learnt], samples: int) -> list[Standing]:
 
 
 def _row(tasks: str, name: str, runs: Sequence[Sequence[Trajectory]], samples: int) -> Standing:
-    played = [attempt for run in runs for attempt in run]
-    solved, n = sum(attempt.solved for attempt in played), len(played)
-    low, high = wilson(solved, n)
+    found = pooled_report(name, runs)
     chances = [pass_at(samples, run) for run in runs]
     return Standing(
         tasks=tasks,
         method=name,
-        n=n,
-        success=solved / n,
-        low=low,
-        high=high,
+        n=found.n,
+        success=found.success,
+        low=found.low,
+        high=found.high,
         k=samples,
         pass_any=fmean(some for some, _ in chances),
         pass_all=fmean(every for _, every in chances),
-        turns=fmean(len(attempt.turns) for attempt in played),
-        tokens=fmean(attempt.usage.tokens for attempt in played),
-        errors=sum(attempt.end == "error" for attempt in played),
+        turns=found.turns,
+        tokens=found.usage.tokens / (found.n + found.errors),
+        errors=found.errors,
     )
 
 
@@ -138,10 +149,12 @@ def _method(
     shuffled = [one.arm("shuffled memory") for one in learnt]
     bare = [one.arm("empty memory") for one in learnt]
     after = [one.arm("guard") for one in learnt]
+    difference, by_seed = pooled(pairs), [paired(before, run) for before, run in pairs]
     found: dict[str, Any] = {
-        "difference": pooled(pairs),
-        "by_seed": tuple(paired(before, run).mean for before, run in pairs),
-        "p": sign_flip(pairs),
+        "difference": difference,
+        "by_seed": tuple(one.mean if one.pairs else None for one in by_seed),
+        "p": sign_flip(pairs) if judged(difference) else None,
+        "no_verdict": no_verdict(difference, {"no learning": list(chain(*base)), learnt[0].method: list(chain(*runs))}),
         "verdict": None if any(one.rounds for one in learnt) else "nothing learnt",
         "episodes": fmean(episodes for episodes, _ in last),
         "learning_tokens": fmean(usage.tokens for _, usage in last),
@@ -166,6 +179,8 @@ def _curve(learnt: Sequence[Learnt], base: Sequence[list[Trajectory]]) -> tuple[
     points = []
     for number in range(min(map(len, measured))):
         played = [attempt for run in measured for attempt in run[number]]
+        if all(attempt.lost for attempt in played):
+            continue
         spent = [cost[number] for cost in costs]
         points.append(
             Point(
@@ -173,7 +188,7 @@ def _curve(learnt: Sequence[Learnt], base: Sequence[list[Trajectory]]) -> tuple[
                 episodes=fmean(episodes for episodes, _ in spent),
                 tokens=fmean(usage.tokens for _, usage in spent),
                 usd=fmean(usage.usd for _, usage in spent),
-                success=fmean(attempt.solved for attempt in played),
+                success=success(played),
                 seeds=len(learnt),
             )
         )
@@ -181,29 +196,27 @@ def _curve(learnt: Sequence[Learnt], base: Sequence[list[Trajectory]]) -> tuple[
 
 
 def _corrected(rows: Sequence[Standing]) -> list[Standing]:
-    """The rows with Holm's correction over all methods, and the verdicts that follow from it."""
-    corrected = iter(holm([row.p for row in rows if row.difference]))
-    return [_judged(row, next(corrected)) if row.difference else row for row in rows]
+    """The rows with Holm's correction over all methods that can be judged, and the verdicts that follow from it."""
+    corrected = iter(holm([row.p for row in rows if row.p is not None]))
+    return [_judged(row, None if row.p is None else next(corrected)) if row.difference else row for row in rows]
 
 
-def _judged(row: Standing, p_holm: float) -> Standing:
+def _judged(row: Standing, p_holm: float | None) -> Standing:
     verdict: Verdict = "no difference shown"
     if row.verdict == "nothing learnt":
         verdict = "nothing learnt"
-    elif row.difference and p_holm < LEVEL:
+    elif p_holm is None:
+        verdict = "no verdict"
+    elif row.difference and p_holm < 1 - LEVEL:
         verdict = "better" if row.difference.mean > 0 else "worse"
     return row.model_copy(update={"p_holm": p_holm, "verdict": verdict})
 
 
 def caveats(rows: Sequence[Standing], model: str) -> list[str]:
     """What cannot be concluded from the comparison, as sentences."""
-    judged = [row for row in rows if row.difference]
-    seeds = max((len(row.by_seed) for row in judged), default=0)
-    halves = [
-        100 * (row.difference.high - row.difference.low) / 2
-        for row in judged
-        if row.difference and row.difference.high > row.difference.low
-    ]
+    shown = [row for row in rows if row.difference]
+    seeds = max((len(row.by_seed) for row in shown), default=0)
+    halves = [100 * (row.difference.high - row.difference.low) / 2 for row in shown if row.difference and row.p is not None]
     said = [
         f"All of it is about {model} on {_listed([row.tasks for row in rows])}: another model or other tasks may rank otherwise.",
         "Each method is held against no learning; methods are not tested against each other.",
@@ -212,13 +225,14 @@ def caveats(rows: Sequence[Standing], model: str) -> list[str]:
     ]
     if halves:
         said.append(f"A difference of less than about {median(halves):.0f} points (the median half width) would not be seen.")
-    if still := [row.method for row in judged if row.verdict == "no difference shown"]:
+    if still := [row.method for row in shown if row.verdict == "no difference shown"]:
         said.append(f"No difference shown is not equality; it is all that is known of: {_listed(still)}.")
-    if none := [row.method for row in judged if row.verdict == "nothing learnt"]:
+    said += [f"No verdict on {row.method}: {row.no_verdict}." for row in shown if row.verdict == "no verdict"]
+    if none := [row.method for row in shown if row.verdict == "nothing learnt"]:
         said.append(f"Not one round fitted the budget, which says nothing about the method: {_listed(none)}.")
-    if some := [row.method for row in judged if row.rounds and 0 in row.rounds and any(row.rounds)]:
+    if some := [row.method for row in shown if row.rounds and 0 in row.rounds and any(row.rounds)]:
         said.append(f"With some seeds not one round fitted the budget, and no learning stands in for it: {_listed(some)}.")
-    if taught := [row.method for row in judged if row.taught]:
+    if taught := [row.method for row in shown if row.taught]:
         said.append(f"These saw solutions that the worlds gave, free of tokens, which the others did not: {_listed(taught)}.")
     return said
 

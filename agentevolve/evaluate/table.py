@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
+from agentevolve.evaluate.stats import judged
 from agentevolve.records import Difference, Record, Report
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from agentevolve.evaluate.standing import Standing
 
 NOTHING = "–"
 SHOWN = 60  # characters of a name
@@ -19,7 +22,7 @@ SHOWN = 60  # characters of a name
 def table(reports: Sequence[Report], title: str) -> Table:
     """One row an arm. Success in percent and its difference in points, each with a 95% interval; costs are means an attempt.
 
-    Seconds are those that the model was waited for.
+    `n` attempts count, errors are those lost; the costs are of both. Seconds are those that the model was waited for.
     """
     from rich import box
     from rich.table import Table
@@ -41,8 +44,15 @@ def to_json(reports: Sequence[Record]) -> list[JsonValue]:
     return [report.model_dump(mode="json") for report in reports]
 
 
+def percent(found: Report | Standing) -> str:
+    """An arm's success in percent with its interval; nothing if no attempt counts."""
+    return f"{100 * found.success:.0f} [{100 * found.low:.0f}, {100 * found.high:.0f}]" if found.n else NOTHING
+
+
 def points(found: Difference) -> str:
-    """A difference in points with its interval."""
+    """A difference in points with its interval, if enough pairs count for one."""
+    if not judged(found):
+        return "no verdict"
     return f"{100 * found.mean:+.0f} [{100 * found.low:+.0f}, {100 * found.high:+.0f}]"
 
 
@@ -53,14 +63,15 @@ def plain(text: str) -> str:
 
 
 def _cells(report: Report, named: bool) -> tuple[str, ...]:
+    played = report.n + report.errors
     return (
         plain(report.arm),
         f"{report.n:,}",
-        f"{report.success * 100:.0f} [{report.low * 100:.0f}, {report.high * 100:.0f}]",
+        percent(report),
         _difference(report, named),
-        f"{report.turns:.1f}",
-        f"{report.usage.tokens / report.n:,.0f}" if report.n else NOTHING,
-        f"{report.usage.seconds / report.n:.2f}" if report.n else NOTHING,
+        f"{report.turns:.1f}" if report.n else NOTHING,
+        f"{report.usage.tokens / played:,.0f}" if played else NOTHING,
+        f"{report.usage.seconds / played:.2f}" if played else NOTHING,
         f"{report.errors:,}",
     )
 

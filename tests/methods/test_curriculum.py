@@ -49,10 +49,10 @@ def test_an_assessment_is_the_mean_reward_and_an_objective_drawn_from_failed_and
     run, model = scripted(tmp_path, ["Longer walks.\n2. Rest."])
     attempts = [lived(task, "left", reward=reward) for task, reward in zip(make_tasks(6), (1, 1, 1, 0.5, 0, 0), strict=True)]
     broken = lived(make_tasks(7)[6], end="error")
-    assert assess([*attempts, broken], POLICY, run) == Assessment(3.5 / 7, "Longer walks.")
+    assert assess([*attempts, broken], POLICY, run) == Assessment(3.5 / 6, "Longer walks."), "the lost one has no outcome"
     (prompt,) = asked(model)
     assert (prompt.count("An attempt that failed"), prompt.count("An attempt that succeeded")) == (2, 2)
-    assert "prompt of corridor/train/3" in prompt and "50 percent" in prompt  # of the failed ones the nearest miss
+    assert "prompt of corridor/train/3" in prompt and "58 percent" in prompt  # of the failed ones the nearest miss
     assert broken.prompt not in prompt
     empty, silent = scripted(tmp_path / "b", [])
     assert assess([], POLICY, empty) == Assessment(0.0, "") and silent.calls == []
