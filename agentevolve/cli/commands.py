@@ -23,8 +23,8 @@ from agentevolve.evaluate import (
     to_json,
 )
 from agentevolve.load import load_task_set, ready, tasks_of
-from agentevolve.local.adapter import check_base
-from agentevolve.local.train import LoraSettings
+from agentevolve.local.adapter import check_base, lora_settings, read_adapter
+from agentevolve.local.train import check_trainable
 from agentevolve.loop.compare import compare
 from agentevolve.loop.forecast import FILE, PROBES, Forecast, error_of, forecast_comparison, forecast_evolution
 from agentevolve.memory import MiniLM, open_memory, read_entries, read_stats
@@ -100,7 +100,7 @@ def distill(
     quiet: bool,
 ) -> int:
     """Fine-tune `model` on the solved train attempts of the runs; how many trajectories it learnt from."""
-    base = local_base(model)
+    base, wanted = local_base(model), lora_settings(**settings)
     if out.exists():
         raise AgentevolveError(f"{out}: exists already; name a new folder with --out")
     lived = [
@@ -114,8 +114,9 @@ def distill(
     if not kept:
         names = ", ".join(map(str, runs))
         raise AgentevolveError(f"{names}: no solved attempt at a train task to learn from ({len(lived)} train attempts)")
-    fit(base, examples(kept, keep_memory=keep_memory), out, LoraSettings(**settings), seed=seed, quiet=quiet, threads=None)
-    return len(kept)
+    check_trainable(base)
+    fit(base, examples(kept, keep_memory=keep_memory), out, wanted, seed=seed, quiet=quiet, threads=None)
+    return len(read_adapter(out).sources)
 
 
 class Found(NamedTuple):

@@ -210,6 +210,7 @@ def distill(
     max_turns: Annotated[int | None, typer.Option(min=1, help="Leave out longer solutions.")] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the rows.")] = 2,
     learning_rate: Annotated[float, typer.Option(min=0.0, help="The peak learning rate.")] = 5e-4,
+    max_length: Annotated[int, typer.Option(min=2, help="Tokens after which a row is cut.")] = 2048,
     keep_memory: Annotated[
         bool, typer.Option("--keep-memory", help="Keep recalled entries in the rows (default: strip them).")
     ] = False,
@@ -219,7 +220,7 @@ def distill(
     """Fine-tune the local model on what it solved: the shortest solution of each train task in the runs becomes a row."""
     from agentevolve.cli import commands
 
-    settings = {"epochs": epochs, "learning_rate": learning_rate}
+    settings = {"epochs": epochs, "learning_rate": learning_rate, "max_length": max_length}
     learnt = commands.distill(runs, out, model, per_task, max_turns, settings, keep_memory, seed, quiet)
     print(f"{out}: learnt from {learnt} trajectories; try it with: agentevolve run TASKS --model {model} --adapter {out}")
 

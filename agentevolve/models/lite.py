@@ -12,11 +12,12 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from agentevolve.local import catalog
+from agentevolve.local.rows import cleaned
 from agentevolve.models.choices import pick
 from agentevolve.models.choices import schema as choices_schema
 from agentevolve.models.engines import llama_cpp as engine
@@ -32,7 +33,10 @@ EXAMPLES = "local/smollm2-135m, openai/gpt-5-mini, anthropic/claude-haiku-4-5, o
 
 
 class LiteModel:
-    """A model behind LiteLLM: a hosted one, a server at `api_base`, or a local engine that `start` starts at the first call."""
+    """A model behind LiteLLM: a hosted one, a server at `api_base`, or a local engine that `start` starts at the first call.
+
+    `special` gives the control tokens of its tokenizer, where that is known: they are broken up in every message.
+    """
 
     def __init__(
         self,
@@ -40,11 +44,12 @@ class LiteModel:
         *,
         api_base: str | None = None,
         start: Callable[[], engine.Engine] | None = None,
+        special: Callable[[], Collection[str]] = tuple,
         budget: Budget | None = None,
         timeout: float = 120.0,
     ) -> None:
         self.name = name
-        self._api_base, self._start, self._timeout = api_base, start, timeout
+        self._api_base, self._start, self._special, self._timeout = api_base, start, special, timeout
         self._budget = budget or Budget()
         self._engine: engine.Engine | None = None
         self._lock, self._thread, self._threads = threading.Lock(), threading.local(), itertools.count()
@@ -72,6 +77,7 @@ class LiteModel:
         if choices:
             longest = 16 + max(len(choice.encode()) for choice in choices)
             max_tokens = longest if self._start else max(max_tokens, longest)
+        messages = cleaned(messages, self._special())
         by_tools = bool(tools) and self.native_tools
         shown = list(native(messages)) if by_tools else [message.model_dump() for message in messages]
         call = self._route() | {"messages": shown, "timeout": self._timeout}
@@ -179,7 +185,8 @@ def open_model(
     if name.startswith("local/"):
         base = catalog.resolve(name.removeprefix("local/"))
         start = functools.partial(_serve, base, adapter, slots, threads)
-        return LiteModel(name, start=start, budget=budget, timeout=timeout)
+        special = functools.partial(catalog.special_tokens, base)
+        return LiteModel(name, start=start, special=special, budget=budget, timeout=timeout)
     litellm = _litellm()
     try:
         litellm.get_llm_provider(name, api_base=api_base)
