@@ -152,7 +152,6 @@ def _run(trainer: Any, rows: Rows, settings: LoraSettings, progress: Progress | 
     trainer.add_callback(_callback(progress, settings))
     began = time.perf_counter()
     trainer.train()
-    _check_weights(trainer.model, settings)
     seconds = time.perf_counter() - began
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     tenth = math.ceil(len(losses) / 10)
@@ -162,29 +161,20 @@ def _run(trainer: Any, rows: Rows, settings: LoraSettings, progress: Progress | 
     return TrainResult(first, last, tokens, labelled, len(losses), seconds, peak_memory(), rows.cut, rows.dropped)
 
 
-def _check_weights(model: Any, settings: LoraSettings) -> None:
-    """The last step is seen in no loss: what it wrote must be numbers."""
-    trained = [weights for weights in model.parameters() if weights.requires_grad]
-    if not all(bool(weights.isfinite().all()) for weights in trained):
-        raise _diverged("the weights are no numbers after the last step", settings)
-
-
-def _diverged(what: str, settings: LoraSettings) -> AgentevolveError:
-    return AgentevolveError(
-        f"the training failed: {what}; nothing was written; try a learning rate below {settings.learning_rate:g}"
-    )
-
-
 def _callback(progress: Progress | None, settings: LoraSettings) -> Any:
     from transformers import TrainerCallback
 
     class Report(TrainerCallback):  # type: ignore[misc]
-        """Passes the loss of each optimiser step on, and stops at one that is no number."""
+        """Passes the loss of each optimiser step on, and stops at one, or a gradient, that is no number."""
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
             """Called after each step, as logging_steps is 1, and once at the end without a loss."""
-            if not math.isfinite(logs.get("loss", 0.0)):
-                raise _diverged(f"the loss is {logs['loss']} after step {state.global_step} of {state.max_steps}", settings)
+            for name in ("loss", "grad_norm"):
+                if not math.isfinite(logs.get(name, 0.0)):
+                    raise AgentevolveError(
+                        f"the training failed: {name} is {logs[name]} at step {state.global_step} of {state.max_steps};"
+                        f" nothing was written; try a learning rate below {settings.learning_rate:g}"
+                    )
             if progress and "loss" in logs:
                 progress(state.global_step, state.max_steps, float(logs["loss"]))
 
