@@ -7,7 +7,6 @@ The state holds the conversation, which only grows at its end, so that a backend
 from __future__ import annotations
 
 import functools
-import json
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from typing import Any, Literal, TypedDict
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 
-from agentevolve.act.prompting import exchange, opening, render, shown
+from agentevolve.act.prompting import cleaned_tools, exchange, opening, render, rules, shown
 from agentevolve.memory import embedded_tokens
 from agentevolve.models.stand_ins import RandomModel, at_random
 from agentevolve.policy import Policy
@@ -88,11 +87,10 @@ def _recall(state: State, runtime: Runtime[Attempt]) -> dict[str, Any]:
     attempt = runtime.context
     observation, info = attempt.environment.reset(attempt.task)
     notes = str(info.get("notes", ""))
-    attempt.tools = tuple(info.get("tools", ()))
-    native = bool(attempt.tools) and attempt.model is not None and attempt.model.native_tools
-    listed = [] if native else [json.dumps(tool["function"], ensure_ascii=False) for tool in attempt.tools]
-    rules = render("system", calling=bool(attempt.tools), tools=listed, choosing=bool(info.get("actions")))
-    attempt.system = "\n".join(part for part in (rules, attempt.policy.instructions) if part)
+    attempt.tools = cleaned_tools(info.get("tools", ()))
+    listed = attempt.model is None or not attempt.model.native_tools
+    choosing, instructions = bool(info.get("actions")), attempt.policy.instructions
+    attempt.system = rules(attempt.tools, choosing=choosing, listed=listed, instructions=instructions)
     attempt.prompt = "\n".join(part for part in (attempt.task.prompt, notes, observation) if part)
     attempt.actions = _shuffled(info, attempt.rng)
     entries = remembered(attempt)

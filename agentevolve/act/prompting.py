@@ -8,8 +8,9 @@ end a turn early, in a server and in a tokenizer alike.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from agentevolve.local.rows import clean
 from agentevolve.records import Message, Trajectory, Turn
@@ -36,10 +37,22 @@ def shown(observation: str, actions: Sequence[str], show_actions: bool) -> str:
     return f"{observation}\nActions: {', '.join(actions)}" if show_actions and actions else observation
 
 
+def rules(tools: Sequence[Mapping[str, Any]], *, choosing: bool, listed: bool, instructions: str) -> str:
+    """The system message: the house rules, with the tools `listed` for who is not given them natively, and the instructions."""
+    shown = [json.dumps(tool["function"], ensure_ascii=False) for tool in tools] if listed else []
+    text = render("system", calling=bool(tools), tools=shown, choosing=choosing)
+    return "\n".join(part for part in (text, instructions) if part)
+
+
 def opening(system: str, context: str, prompt: str) -> list[Message]:
     """The messages before the first action: the house rules, then the recalled context and the task as one user message."""
     user = f"{context}\n{prompt}" if context else prompt
-    return [Message(role="system", content=system), Message(role="user", content=clean(user))]
+    return [Message(role="system", content=clean(system)), Message(role="user", content=clean(user))]
+
+
+def cleaned_tools(tools: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """The tools with their words cleaned, as a backend that is given them natively writes them into the conversation itself."""
+    return tuple(json.loads(clean(json.dumps(list(tools), ensure_ascii=False))))
 
 
 def exchange(turn: Turn, show_actions: bool) -> list[Message]:
@@ -52,12 +65,21 @@ def conversation(trajectory: Trajectory, *, keep_context: bool) -> tuple[list[Me
     """The attempt as (what came before the first action, everything from the first action to the last one).
 
     With `keep_context` the recalled entries stay in the prompt; without, the model learns to do without them
-    (context distillation). The observation after the last action was never acted on and is left out.
+    (context distillation). The tools of an agent that was given them natively are listed, as its student will be shown them.
+    The observation after the last action was never acted on and is left out.
     """
     context = trajectory.context if keep_context else ""
     asked = shown(trajectory.prompt, trajectory.actions, trajectory.policy.show_actions)
     said = [message for turn in trajectory.turns for message in exchange(turn, trajectory.policy.show_actions)]
-    return opening(trajectory.system, context, asked), said[:-1]
+    return opening(_listing(trajectory), context, asked), said[:-1]
+
+
+def _listing(trajectory: Trajectory) -> str:
+    """The attempt's system message, with the tools in it."""
+    house = functools.partial(
+        rules, trajectory.tools, choosing=bool(trajectory.actions), instructions=trajectory.policy.instructions
+    )
+    return house(listed=True) if trajectory.system == house(listed=False) else trajectory.system
 
 
 def transcript(trajectory: Trajectory) -> str:

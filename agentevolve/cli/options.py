@@ -102,6 +102,7 @@ class TrainOptions:
 
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the rows.")] = 2
     learning_rate: Annotated[float, typer.Option(min=0.0, callback=finite, help="The peak learning rate.")] = 5e-4
+    max_length: Annotated[int, typer.Option(min=2, help="Tokens after which a row is cut.")] = 2048
     seed: Seed = 0
 
 

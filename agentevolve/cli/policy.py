@@ -29,16 +29,21 @@ def distill(
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune the local model on what it solved: the shortest solution of each train task in the runs becomes a row."""
-    from agentevolve.local.train import LoraSettings
+    from agentevolve.local.adapter import lora_settings, read_adapter
+    from agentevolve.local.train import check_trainable
     from agentevolve.update import examples, fit, local_base
 
-    base = local_base(model)
+    base, settings = (
+        local_base(model),
+        lora_settings(epochs=training.epochs, learning_rate=training.learning_rate, max_length=training.max_length),
+    )
     if out.exists():
         raise AgentevolveError(f"{out}: exists already; name a new folder with --out")
     rows = examples(kept(runs, per_task, max_turns), keep_memory=keep_memory)
-    settings = LoraSettings(epochs=training.epochs, learning_rate=training.learning_rate)
+    check_trainable(base)
     fit(base, rows, out, settings, seed=training.seed, quiet=quiet, threads=None)
-    print(f"{out}: learnt from {len(rows)} trajectories; try it with: agentevolve run TASKS --model {model} --adapter {out}")
+    learnt = len(read_adapter(out).sources)
+    print(f"{out}: learnt from {learnt} trajectories; try it with: agentevolve run TASKS --model {model} --adapter {out}")
 
 
 def kept(runs: Sequence[Path], per_task: int, max_turns: int | None) -> list[Trajectory]:

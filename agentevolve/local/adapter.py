@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from agentevolve.given import checked
+from agentevolve.local import files
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Example
 
@@ -42,20 +44,25 @@ class LoraSettings(BaseModel):
     `kl` weighs sft's divergence from the base at the learnt positions (regularisation, as in 2203.02155).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    rank: int = Field(default=16, ge=1)
-    alpha: int = Field(default=32, ge=1)
+    rank: int = Field(default=16, ge=1, le=1024)
+    alpha: int = Field(default=32, ge=1, le=2048)
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    learning_rate: float = Field(default=5e-4, gt=0.0)
-    epochs: int = Field(default=2, ge=1)
-    batch_size: int = Field(default=8, ge=1)
-    max_length: int = Field(default=2048, ge=2)
+    learning_rate: float = Field(default=5e-4, gt=0.0, le=1.0)
+    epochs: int = Field(default=2, ge=1, le=1000)
+    batch_size: int = Field(default=8, ge=1, le=4096)
+    max_length: int = Field(default=2048, ge=2, le=2**20)
     warmup: float = Field(default=0.1, ge=0.0, lt=1.0)
-    weight_decay: float = Field(default=0.0, ge=0.0)
+    weight_decay: float = Field(default=0.0, ge=0.0, le=1.0)
     objective: Literal["sft", "dpo", "kto"] = "sft"
-    beta: float = Field(default=0.1, gt=0.0)
-    kl: float = Field(default=0.0, ge=0.0)
+    beta: float = Field(default=0.1, gt=0.0, le=1000.0)
+    kl: float = Field(default=0.0, ge=0.0, le=1000.0)
+
+
+def lora_settings(**values: Any) -> LoraSettings:
+    """The settings with these values. Raises AgentevolveError, one line, for one that is unknown or out of range."""
+    return checked(LoraSettings, values, "training")
 
 
 class AdapterInfo(BaseModel):
@@ -70,6 +77,8 @@ class AdapterInfo(BaseModel):
     seed: int
     examples: tuple[str, ...]
     sources: tuple[str, ...]  # ids of the trajectories the examples came from
+    cut: int = 0  # how many of the examples were learnt in part only
+    dropped: dict[str, int] = {}  # how many others were left out, by reason
     loss_first: float
     loss_last: float
     tokens: int
@@ -172,13 +181,15 @@ def llama_config(folder: Path) -> dict[str, Any]:
 
     Raises AgentevolveError for another architecture: the tensor names and the order of rows below are llama's.
     """
-    file = folder / "config.json"
-    if not file.is_file():
-        raise AgentevolveError(f"{folder}: not a transformers folder: config.json is missing")
-    config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    if config.get("model_type") != "llama":
-        raise AgentevolveError(f"{file}: model_type is {config.get('model_type')!r}; only 'llama' models can be fine-tuned")
+    config = files.read_config(folder)
+    check_architecture(config.get("model_type"))
     return config
+
+
+def check_architecture(name: Any) -> None:
+    """Raise AgentevolveError for a model that is no llama: nobody here could serve its adapters."""
+    if name != "llama":
+        raise AgentevolveError(f"its architecture is {name!r:.80}; only 'llama' models can be fine-tuned")
 
 
 def export_gguf(adapter: Path, folder: Path) -> Path:

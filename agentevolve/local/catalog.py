@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import json
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agentevolve import wheels
+from agentevolve.local import files
 from agentevolve.local.quiet import quiet
 from agentevolve.protocols import AgentevolveError
 
@@ -22,7 +25,7 @@ REQUANTIZE_BELOW = 10**9  # bytes; a larger file is served as it is
 
 @dataclass(frozen=True)
 class LocalModel:
-    """A model on this machine: at least one of `gguf` and `folder` (a transformers folder) is set.
+    """A model on this machine: at least one of `gguf` (the first, if in parts) and `folder` (a transformers folder) is set.
 
     `identity` is the sha256 of its weights: an adapter belongs to the base whose identity it was trained on.
     """
@@ -106,7 +109,7 @@ def serving_gguf(model: LocalModel) -> Path:
     copy = cache() / f"{model.gguf.stem}-{wheels.digest(model.gguf)[:12]}.Q8_0.gguf"
     if copy.is_file():
         return copy
-    if model.gguf.stat().st_size >= REQUANTIZE_BELOW or not _slow(model.gguf):
+    if len(files.parts(model.gguf)) > 1 or model.gguf.stat().st_size >= REQUANTIZE_BELOW or not _slow(model.gguf):
         return model.gguf
     with _status(f"making a Q8_0 copy of {model.gguf.name} for faster serving"), wheels.scratch("models") as scratch:
         _requantize(model.gguf, scratch / "copy.gguf")
@@ -115,13 +118,16 @@ def serving_gguf(model: LocalModel) -> Path:
 
 
 def training_folder(model: LocalModel) -> Path:
-    """A transformers folder (float32 safetensors, tokenizer with its chat template) to train on, made once from the GGUF."""
-    if model.folder is not None:
-        return model.folder
-    assert model.gguf is not None
-    folder = cache() / f"{model.gguf.stem}-{model.identity[:12]}"
+    """A transformers folder (float32 safetensors, tokenizer with its chat template) to train on, made once from the GGUF.
+
+    Raises AgentevolveError for a GGUF in several parts.
+    """
+    folder = _trained_from(model)
     if folder.is_dir():
         return folder
+    assert model.gguf is not None
+    if len(files.parts(model.gguf)) > 1:
+        raise AgentevolveError(f"{model.gguf}: a GGUF in several parts can be served, but not fine-tuned")
     about = f"unpacking {model.gguf.name} for training (about half a minute, once)"
     with _status(about), wheels.scratch("models") as scratch, quiet():
         _unpack(model.gguf, scratch / "folder")
@@ -133,21 +139,74 @@ def training_folder(model: LocalModel) -> Path:
     return folder
 
 
+def _trained_from(model: LocalModel) -> Path:
+    """Where the model's training folder is, or will be."""
+    if model.folder is not None:
+        return model.folder
+    assert model.gguf is not None
+    return cache() / f"{model.gguf.stem}-{model.identity[:12]}"
+
+
+def tokenizer_files(model: LocalModel) -> tuple[Path, str | None]:
+    """Where the model's tokenizer can be read without unpacking anything: a folder, and a GGUF file's name in it."""
+    folder = _trained_from(model)
+    if folder.is_dir() or model.gguf is None:
+        return folder, None
+    return model.gguf.parent, model.gguf.name
+
+
+def architecture(model: LocalModel) -> str:
+    """What the model's files say it is, such as "llama". Raises AgentevolveError for files that cannot be trained on."""
+    folder, gguf = tokenizer_files(model)
+    if gguf is None:
+        return str(files.read_config(folder).get("model_type"))
+    if len(files.parts(folder / gguf)) > 1:
+        raise AgentevolveError("a GGUF in several parts can be served only")
+    return files.field(files.reader(folder / gguf), "general.architecture")
+
+
+@functools.cache
+def special_tokens(model: LocalModel) -> tuple[str, ...]:
+    """The control tokens of the model's tokenizer, as text. Those of a GGUF are kept in the cache: its reading takes seconds."""
+    if model.folder is not None:
+        return files.added_tokens(model.folder)
+    assert model.gguf is not None
+    kept = cache() / f"{model.identity[:12]}.special.json"
+    if not kept.is_file():
+        found = json.dumps(files.control_tokens(model.gguf))
+        with wheels.scratch("models") as scratch:
+            (scratch / "special.json").write_text(found, encoding="utf-8")
+            os.replace(scratch / "special.json", kept)
+    return tuple(json.loads(kept.read_text(encoding="utf-8")))
+
+
 def _at(text: str) -> LocalModel:
     path = Path(text).expanduser().absolute()
     if path.is_file():
-        with path.open("rb") as file:
-            if file.read(4) != b"GGUF":
-                raise AgentevolveError(f"{path}: not a GGUF file")
-        return LocalModel(text, path, None, wheels.digest(path))
+        return _file(text, path)
     if (path / "config.json").is_file():
         weights = sorted(path.glob("*.safetensors"))
         if not weights:
             raise AgentevolveError(f"{path}: a transformers folder needs its weights as *.safetensors")
-        digest = hashlib.sha256("".join(map(wheels.digest, weights)).encode()).hexdigest()
-        return LocalModel(text, next(iter(sorted(path.glob("*.gguf"))), None), path, digest)
+        return LocalModel(text, files.language_model(path), path, _identity(weights))
+    if path.is_dir() and (gguf := files.language_model(path)):
+        return _file(text, gguf)
     known = ", ".join(names())
     raise AgentevolveError(f"unknown local model {text!r}; known: {known}, or the path of a .gguf file or a transformers folder")
+
+
+def _file(text: str, path: Path) -> LocalModel:
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise AgentevolveError(f"{path}: not a GGUF file")
+    if files.projects(path):
+        raise AgentevolveError(f"{path}: what a model sees images with, not a language model")
+    weights = files.parts(path)
+    return LocalModel(text, weights[0], None, wheels.digest(path) if len(weights) == 1 else _identity(weights))
+
+
+def _identity(weights: Sequence[Path]) -> str:
+    return hashlib.sha256("".join(map(wheels.digest, weights)).encode()).hexdigest()
 
 
 def _fetch(name: str, source: Source) -> None:
@@ -184,10 +243,8 @@ def _from_hub(source: Source, scratch: Path) -> Path | None:
 
 
 def _slow(path: Path) -> bool:
-    import gguf
-
     weights: dict[str, int] = {}
-    for tensor in gguf.GGUFReader(path).tensors:
+    for tensor in files.reader(path).tensors:
         weights[tensor.tensor_type.name] = weights.get(tensor.tensor_type.name, 0) + int(tensor.n_elements)
     return max(weights, key=weights.__getitem__) in SLOW
 
@@ -196,7 +253,7 @@ def _requantize(source: Path, target: Path) -> None:
     """Write `source` with every quantized or half-precision matrix as Q8_0 and the same metadata."""
     import gguf
 
-    reader = gguf.GGUFReader(source)
+    reader = files.reader(source)
     writer = gguf.GGUFWriter(target, reader.get_field("general.architecture").contents())
     for field in reader.fields.values():
         if not field.name.startswith("GGUF.") and field.name not in (

@@ -1,21 +1,44 @@
 """Rendering an example to the token ids that training sees: the very ids the server sees when the agent acts.
 
-A row is built segment by segment: what the chat template puts before an answer, the answer, its end-of-turn token. Only the
-answers and their end-of-turn tokens carry a label. That the segments' ids are those of the whole conversation is checked.
+A row grows answer by answer: the ids of the prompt that the server was given, then the ids of the answer as the template renders
+it and of the token that ends it. Only the latter carry a label. A row that a template cannot render so is left out and counted.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Example, Message
 
 IGNORED = -100  # the label of a token that is not learnt (torch's ignore_index)
-# the turn markers of the common chat templates: ChatML, Llama 3, Phi, Gemma, DeepSeek, Llama 2, Mistral
-MARKERS = re.compile(r"<(?=\|[^|<>]*\|>|｜|/?s>|(?:start|end)_of_turn>)|\[(?=/?(?:INST|SYSTEM_PROMPT)\])")
+# the first character of what the field's tokenizers read as a control token, or its chat templates as the bound of a turn
+MARKERS = re.compile(
+    r"""
+    <(?=\|[^|<>]*\|>                                                      # ChatML, Llama 3, Phi, Cohere, Granite
+      |/?｜                                                                # DeepSeek
+      |</?SYS>>                                                           # Llama 2
+      |/?(?:s|unk|pad|bos|eos|cls|sep|mask|eo[dpt]|sop|unused_?\d+|extra_id_\d+)>   # SentencePiece, T5, GLM
+      |(?:start|end)_of_[a-z_]+>                                          # Gemma, SmolVLM
+      |(?:BOS|EOS|PAD|UNK|CLS|SEP|MASK)_TOKEN>|(?:EOD|EOT|PRE|MID|SUF|SPECIAL_\d+)>   # Cohere, Code Llama, Nemotron
+      |fim_[a-z]+>|fim-[a-z]+>|repo_?name>|file_sep>|filename>|gh_stars>  # StarCoder, SmolLM
+      |(?:issue|jupyter|commit)_[a-z_]+>|empty_output>)
+    |\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_RESULTS|TOOL_CONTENT|THINK|MODEL_SETTINGS)\]   # Mistral
+        |(?:TOOL_CALLS|CALL_ID|ARGS|PREFIX|MIDDLE|SUFFIX|IMG|IMG_BREAK|IMG_END|AUDIO|BEGIN_AUDIO)\]
+        |(?:CLS|SEP|MASK|PAD|UNK|gMASK)\])                                # BERT, GLM
+    """,
+    re.VERBOSE,
+)
+NEEDLE = "a system message"
+MERGES = "an answer merges with the text around it, or the template rewrites earlier messages"
+
+
+class Unfit(AgentevolveError):
+    """Why an example makes no row."""
 
 
 class Row(NamedTuple):
@@ -33,72 +56,141 @@ class Row(NamedTuple):
     sign: int = 1
 
 
-def clean(text: str) -> str:
+class Rows(NamedTuple):
+    """What examples became: the rows, the examples they came from, how many were cut, and why how many were left out."""
+
+    rows: list[Row]
+    examples: list[Example]
+    cut: int
+    dropped: dict[str, int]
+
+
+def clean(text: str, special: Iterable[str] = ()) -> str:
     """`text` with a space in every chat marker such as `<|im_end|>`, so that no tokenizer reads it as a control token.
 
     Servers and tokenizers parse such markers in the content of a message too; text from outside must not end its own turn.
-    Text without a marker comes back unchanged.
+    `special` are the control tokens of the tokenizer at hand, where one is. Text without a marker comes back unchanged.
     """
-    return MARKERS.sub(lambda match: match.group() + " ", text)
+    text = MARKERS.sub(r"\g<0> ", text)
+    for token in map(str.strip, special):
+        while token[1:] and token in text:  # a single character cannot be broken up
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+    return text
 
 
-def render(example: Example, tokenizer: Any) -> Row:
+def cleaned(messages: Sequence[Message], special: Collection[str]) -> list[Message]:
+    """The messages, each `clean` of the control tokens `special`."""
+    return [message.model_copy(update={"content": clean(message.content, special)}) for message in messages]
+
+
+def without_system(messages: Sequence[Message]) -> list[Message]:
+    """The messages for a template that knows no system role: its text comes first in the user's first message.
+
+    So does llama.cpp's server, with the same line feed between.
+    """
+    if not messages or messages[0].role != "system":
+        return list(messages)
+    system, *rest = messages
+    if not rest or rest[0].role != "user":
+        return [system.model_copy(update={"role": "user"}), *rest]
+    return [rest[0].model_copy(update={"content": f"{system.content}\n{rest[0].content}"}), *rest[1:]]
+
+
+def special_tokens(tokenizer: Any) -> dict[int, str]:
+    """The control tokens of a transformers tokenizer, by id."""
+    return {id: token.content for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+
+
+def prepare(examples: Sequence[Example], tokenizer: Any, objective: str, max_length: int) -> Rows:
+    """The rows of `examples` for an objective: sft, dpo (each example needs its rejected completion) or kto.
+
+    A row is cut to `max_length` tokens; an example that cannot be rendered, or has nothing left to learn, is left out.
+    Raises AgentevolveError when nothing is left, or a single example for kto.
+    """
+    dropped: Counter[str] = Counter()
+    own: list[tuple[Example, Row]] = []
+    for example in examples:
+        with _counted(dropped):
+            own.append((example, render(example, tokenizer, max_length)))
+    made = []
+    for (example, row), other in zip(own, _others([example for example, _ in own], objective), strict=True):
+        with _counted(dropped):
+            whole = row if objective == "sft" else _against(example, row, other, objective, tokenizer, max_length)
+            made.append((example, whole, _cut(whole, max_length)))
+    if not made:
+        raise AgentevolveError(f"nothing to learn in {len(examples)} examples: {_listed(dropped)}")
+    cut = sum(whole != row for _, whole, row in made)
+    return Rows([row for *_, row in made], [example for example, *_ in made], cut, dict(dropped))
+
+
+def account(cut: int, dropped: Mapping[str, int], max_length: int) -> str:
+    """One line on the rows that were cut or left out, and why; "" when there are none."""
+    parts = [f"{cut} rows cut to {max_length} tokens"] if cut else []
+    if dropped:
+        parts.append(f"{sum(dropped.values())} rows left out ({_listed(dropped)})")
+    return "; ".join(parts)
+
+
+def _listed(dropped: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} × {reason}" for reason, count in Counter(dropped).most_common())
+
+
+@contextmanager
+def _counted(dropped: Counter[str]) -> Iterator[None]:
+    try:
+        yield
+    except Unfit as reason:
+        dropped[str(reason)] += 1
+
+
+def render(example: Example, tokenizer: Any, max_length: int = 2**31) -> Row:
     """The row of `example` under the chat template of `tokenizer` (a transformers tokenizer); it ends with the last learnt token.
 
-    Raises AgentevolveError when the example has nothing to learn or the template does not render it prefix by prefix.
+    It is not rendered further than the answer that passes `max_length` tokens. Raises Unfit when the example has nothing to
+    learn, or the server would see other tokens than training does.
     """
-    messages = [*example.prompt, *example.completion]
+    messages = _shown(example, tokenizer)
     ids: list[int] = []
     labels: list[int] = []
-    text = ""
-    for turn in _answers(example):
-        before, answer = _template(tokenizer, messages[:turn], start=True), messages[turn].content
-        after = _template(tokenizer, messages[: turn + 1], start=False)
-        if not before.startswith(text) or not after.startswith(before + answer):
-            raise _unstable(example, turn)
-        context = _tokens(tokenizer, before[len(text) :])
-        said = [*_tokens(tokenizer, answer), *_end_of_turn(tokenizer, after[len(before + answer) :], example, turn)]
-        ids += context + said
-        labels += [IGNORED] * len(context) + said
-        text = before + answer + tokenizer.decode(said[-1:])
-    if _tokens(tokenizer, text) != ids:
-        raise _unstable(example, turn)
+    for place in _answers(messages, len(example.completion)):
+        context, said = _answered(tokenizer, messages[:place], messages[place])
+        if context[: len(ids)] != ids:
+            raise Unfit(MERGES)
+        labels += [IGNORED] * (len(context) - len(ids)) + said
+        ids = context + said
+        if len(ids) > max_length:
+            break
     return Row(ids, labels, example.weight)
 
 
-def render_all(examples: Sequence[Example], tokenizer: Any, objective: str) -> list[Row]:
-    """The rows of `examples` for an objective: sft, dpo (each example needs its rejected completion) or kto.
-
-    KTO sets each prompt against the completion of the next example, as its estimate of the divergence asks for.
-    Raises AgentevolveError for a preference without a rejected completion, or a single example for kto.
-    """
-    rows = [render(example, tokenizer) for example in examples]
-    if objective == "sft":
-        return rows
-    others = [example.rejected for example in examples]
-    if objective == "kto":
-        if len(examples) < 2:
-            raise AgentevolveError("kto compares each example with another one, and there is only one")
-        others = [examples[place - len(examples) + 1].completion for place in range(len(examples))]
-    made = []
-    for example, row, other in zip(examples, rows, others, strict=True):
-        if other is None:
-            raise AgentevolveError(f"example {example.id}: dpo needs a rejected completion")
-        against = render(example.model_copy(update={"completion": other}), tokenizer)
-        sign = 1 if example.desirable or objective == "dpo" else -1
-        made.append(row._replace(other_ids=against.ids, other_labels=against.labels, sign=sign))
-    return made
+def _others(examples: Sequence[Example], objective: str) -> Sequence[Sequence[Message] | None]:
+    """What each example is set against. KTO: the completion of the next one, as its estimate of the divergence asks for."""
+    if objective != "kto":
+        return [example.rejected for example in examples]
+    if len(examples) == 1:
+        raise AgentevolveError("kto compares each example with another one, and there is only one")
+    return [examples[place - len(examples) + 1].completion for place in range(len(examples))]
 
 
-def fit(rows: Sequence[Row], max_length: int) -> list[Row]:
-    """The rows cut to `max_length` tokens; a row that has no learnt token left, or is set against none, is dropped."""
+def _against(example: Example, row: Row, other: Sequence[Message] | None, objective: str, tokenizer: Any, max_length: int) -> Row:
+    if other is None:
+        raise Unfit("dpo needs a rejected completion")
+    against = render(example.model_copy(update={"completion": tuple(other)}), tokenizer, max_length)
+    sign = 1 if example.desirable or objective == "dpo" else -1
+    return row._replace(other_ids=against.ids, other_labels=against.labels, sign=sign)
+
+
+def _cut(row: Row, max_length: int) -> Row:
+    """The row cut to `max_length` tokens; raises Unfit if it has no learnt token left, or is set against none."""
 
     def learnt(labels: list[int]) -> bool:
         return any(label != IGNORED for label in labels[1:])
 
     lists = ("ids", "labels", "other_ids", "other_labels")
-    cut = [row._replace(**{name: getattr(row, name)[:max_length] for name in lists}) for row in rows]
-    return [row for row in cut if learnt(row.labels) and (learnt(row.other_labels) or not row.other_ids)]
+    cut = row._replace(**{name: getattr(row, name)[:max_length] for name in lists})
+    if not learnt(cut.labels) or (cut.other_ids and not learnt(cut.other_labels)):
+        raise Unfit(f"no answer within {max_length} tokens")
+    return cut
 
 
 def collate(batch: Sequence[dict[str, Any]], pad: int) -> dict[str, Any]:
@@ -123,34 +215,63 @@ def collate(batch: Sequence[dict[str, Any]], pad: int) -> dict[str, Any]:
     return {**tensors, "weight": torch.tensor([row["weight"] for row in batch])}
 
 
-def _answers(example: Example) -> list[int]:
-    """The places of the learnt messages in prompt + completion."""
-    start = len(example.prompt)
-    places = [start + place for place, message in enumerate(example.completion) if message.role == "assistant"]
+def _shown(example: Example, tokenizer: Any) -> list[Message]:
+    """The conversation as the server shows it to the template."""
+    messages = cleaned([*example.prompt, *example.completion], special_tokens(tokenizer).values())
+    return messages if _knows_system(tokenizer) else without_system(messages)
+
+
+def _answers(messages: Sequence[Message], completion: int) -> list[int]:
+    """The places of the learnt messages: the agent's among the last `completion` ones."""
+    start = len(messages) - completion
+    places = [start + place for place, message in enumerate(messages[start:]) if message.role == "assistant"]
     if not places:
-        raise AgentevolveError(f"example {example.id}: its completion has no assistant message, so there is nothing to learn")
+        raise Unfit("its completion has no assistant message")
     return places
 
 
+def _knows_system(tokenizer: Any) -> bool:
+    """Whether the template renders a system message: some raise, some leave it out in silence."""
+    asked = [Message(role="system", content=NEEDLE), Message(role="user", content="a question")]
+    try:
+        return NEEDLE in _template(tokenizer, asked, start=True)
+    except Unfit:
+        return False
+
+
 def _template(tokenizer: Any, messages: Sequence[Message], *, start: bool) -> str:
+    if not tokenizer.chat_template:
+        raise Unfit("the model has no chat template")
     dumped = [message.model_dump() for message in messages]
-    return str(tokenizer.apply_chat_template(dumped, tokenize=False, add_generation_prompt=start))
+    try:
+        return str(tokenizer.apply_chat_template(dumped, tokenize=False, add_generation_prompt=start))
+    except Exception as error:  # a template is a program from outside, in a sandbox: it may raise anything
+        raise Unfit(f"the chat template fails: {' '.join(str(error).split())[:100] or type(error).__name__}") from None
 
 
 def _tokens(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _end_of_turn(tokenizer: Any, tail: str, example: Example, turn: int) -> list[int]:
-    """The one control token that starts `tail`, what the template puts after an answer: the model must learn to stop."""
-    tokens = _tokens(tokenizer, tail)[:1]
-    if not tokens or tokens[0] not in tokenizer.added_tokens_decoder or not tail.startswith(tokenizer.decode(tokens)):
-        raise AgentevolveError(f"example {example.id}: the template ends message {turn} with {tail!r}, not with a control token")
-    return tokens
+def _answered(tokenizer: Any, asked: Sequence[Message], answer: Message) -> tuple[list[int], list[int]]:
+    """The ids of the prompt that was answered, and those that the model must say: the answer, and the token that ends it."""
+    before, after = _template(tokenizer, asked, start=True), _template(tokenizer, [*asked, answer], start=False)
+    if not after.startswith(before):
+        raise Unfit(MERGES)
+    said, text = _said(tokenizer, after.removeprefix(before), answer.content)
+    context = _tokens(tokenizer, before)
+    if tokenizer.decode(context + said) != tokenizer.decode(_tokens(tokenizer, before + text)):
+        raise Unfit("the tokenizer reads an answer by itself otherwise than within the conversation")
+    return context, said
 
 
-def _unstable(example: Example, turn: int) -> AgentevolveError:
-    return AgentevolveError(
-        f"example {example.id}: the chat template is not prefix-stable at message {turn}: training would see other tokens than"
-        " the server does (does the message start with blanks, or does the template rewrite earlier messages?)"
-    )
+def _said(tokenizer: Any, tail: str, content: str) -> tuple[list[int], str]:
+    """The start of `tail` that is to be learnt: the answer as the template renders it (it may strip it), and its end token."""
+    special, tokens = special_tokens(tokenizer), _tokens(tokenizer, tail)
+    end = next((place for place, token in enumerate(tokens) if token in special), None)
+    if end is None:
+        raise Unfit("the template ends an answer without a control token")
+    answer, stop, _ = tail.partition(special[tokens[end]])
+    if answer.strip() != content.strip():
+        raise Unfit("the template rewrites an answer")
+    return tokens[: end + 1], answer + stop

@@ -67,6 +67,7 @@ def _arguments(out: Path, settings: LoraSettings, seed: int, *, micro: int, bf16
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
         logging_steps=1,
+        logging_nan_inf_filter=False,  # else a loss that is no number is reported as the one before it
         save_strategy="no",
         report_to=[],
         disable_tqdm=True,

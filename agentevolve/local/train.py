@@ -1,4 +1,4 @@
-"""Fine-tuning the local model: examples in, a LoRA adapter on disk out, complete or not at all."""
+"""Fine-tuning the local model: examples become rows, rows a LoRA adapter on disk, complete or not at all."""
 
 from __future__ import annotations
 
@@ -11,23 +11,35 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agentevolve.local import adapter
+from agentevolve.local import adapter, catalog
 from agentevolve.local.adapter import AdapterInfo, LoraSettings
 from agentevolve.local.quiet import quiet
-from agentevolve.local.rows import IGNORED, Row, fit, render_all
+from agentevolve.local.rows import IGNORED, Row, Rows, prepare, render
 from agentevolve.local.sft import build_trainer
 from agentevolve.protocols import AgentevolveError
-from agentevolve.records import Example
+from agentevolve.records import Example, Message
 
-__all__ = ["LoraSettings", "TrainResult", "train_lora"]
+__all__ = ["LoraSettings", "TrainResult", "check_trainable", "rows_of", "train_lora"]
 
+LOCALLY: Any = {"local_files_only": True, "trust_remote_code": False}
 Progress = Callable[[int, int, float], None]  # step, steps, loss
+# a conversation of the kind that the agent has
+SAMPLE = Example(
+    id="sample",
+    prompt=(Message(role="system", content="You are playing a text game."), Message(role="user", content="You are in a room.")),
+    completion=(
+        Message(role="assistant", content="go north"),
+        Message(role="user", content="You see a coin."),
+        Message(role="assistant", content="take coin"),
+    ),
+)
 
 
 class TrainResult(NamedTuple):
     """What a training did: mean loss of its first and last tenth of steps, tokens read (in all epochs), cost.
 
-    `peak_memory_bytes` is the device's on a GPU, else the highest resident size the process ever had.
+    `cut` rows were learnt in part, `dropped` ones, by reason, not at all. `peak_memory_bytes` is the device's on a GPU, else the
+    highest resident size the process ever had.
     """
 
     loss_first: float
@@ -37,11 +49,32 @@ class TrainResult(NamedTuple):
     steps: int
     seconds: float
     peak_memory_bytes: int
+    cut: int
+    dropped: dict[str, int]
+
+
+def check_trainable(base: catalog.LocalModel) -> None:
+    """Raise AgentevolveError, naming the model and the reason, if `base` cannot be fine-tuned; its weights are not read."""
+    try:
+        adapter.check_architecture(catalog.architecture(base))
+        with quiet():
+            render(SAMPLE, load_tokenizer(*catalog.tokenizer_files(base)))
+    except AgentevolveError as error:
+        raise AgentevolveError(f"{base.name} cannot be fine-tuned: {error}") from None
+
+
+def rows_of(folder: Path, examples: Sequence[Example], settings: LoraSettings) -> Rows:
+    """The rows that the transformers model in `folder` is trained on; what makes no row is left out and counted.
+
+    Raises AgentevolveError when nothing is left to learn.
+    """
+    with quiet():
+        return prepare(examples, load_tokenizer(folder), settings.objective, settings.max_length)
 
 
 def train_lora(
     folder: Path,
-    examples: Sequence[Example],
+    rows: Rows,
     out: Path,
     settings: LoraSettings,
     *,
@@ -53,21 +86,19 @@ def train_lora(
 ) -> TrainResult:
     """Train an adapter for the transformers model in `folder`, whose identity is `base`, and write it to the new folder `out`.
 
-    It starts from the base, or from the adapter in `start`. The same arguments give the same adapter on the same machine.
-    `out` appears when it is complete. `afford` is called before the first step with the tokens that all epochs will see, and
-    may refuse them by raising. `progress` is called after each optimiser step with step, steps and mean loss.
-    Raises AgentevolveError when `out` exists, nothing is left to learn, or `start` does not fit.
+    `rows` are what `rows_of` made for these settings. It starts from the base, or from the adapter in `start`. The same
+    arguments give the same adapter on the same machine. `out` appears when it is complete. `afford` is called before the first
+    step with the tokens that all epochs will see, and may refuse them by raising. `progress` is called after each optimiser
+    step with step, steps and mean loss.
+    Raises AgentevolveError when `out` exists, `start` does not fit, or the training comes to a loss that is no number.
     """
     adapter.llama_config(folder)
     origin = adapter.check_start(start, base, settings) if start else None
     with unfinished(out) as scratch, quiet():
         model, tokenizer = load_base(folder)
-        rows = fit(render_all(examples, tokenizer, settings.objective), settings.max_length)
-        if not rows:
-            raise AgentevolveError(f"nothing to learn in {len(examples)} examples cut to {settings.max_length} tokens")
         if afford:
-            afford(read_tokens(rows, settings))
-        trainer = build_trainer(model, tokenizer, rows, scratch, settings, seed)
+            afford(read_tokens(rows.rows, settings))
+        trainer = build_trainer(model, tokenizer, rows.rows, scratch, settings, seed)
         if start:
             adapter.load_weights(trainer.model, start)
         if settings.objective != "sft":
@@ -75,8 +106,8 @@ def train_lora(
         result = _run(trainer, rows, settings, progress)
         adapter.save_weights(trainer.model, scratch, base)
         adapter.export_gguf(scratch, folder)
-        adapter.write_rows(examples, scratch)
-        info = _info(scratch, examples, settings, seed, base, origin, result)
+        adapter.write_rows(rows.examples, scratch)
+        info = _info(scratch, rows.examples, settings, seed, base, origin, result)
         (scratch / adapter.INFO).write_text(info.model_dump_json(indent=1), encoding="utf-8")
     return result
 
@@ -87,11 +118,21 @@ def load_base(folder: Path) -> tuple[Any, Any]:
     The frozen base is held in bfloat16 where the processor multiplies it faster (a GPU, or a CPU with AVX-512 BF16), else in
     float32; the adapter is trained in float32 either way.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    options = {"local_files_only": True, "trust_remote_code": False}
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=_dtype(), use_safetensors=True, **options)
-    return model, AutoTokenizer.from_pretrained(folder, **options)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=_dtype(), use_safetensors=True, **LOCALLY)
+    return model, load_tokenizer(folder)
+
+
+def load_tokenizer(folder: Path, gguf_file: str | None = None) -> Any:
+    """The tokenizer in `folder`, or in the GGUF file of that name there. Raises AgentevolveError when there is none."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, gguf_file=gguf_file, **LOCALLY)
+    except Exception as error:  # files from outside: transformers raises whatever their reading ends in
+        what = " ".join(str(error).split())[:200]
+        raise AgentevolveError(f"{folder / (gguf_file or '')}: its tokenizer cannot be read: {what}") from None
 
 
 def _dtype() -> str:
@@ -107,27 +148,33 @@ def read_tokens(rows: Sequence[Row], settings: LoraSettings) -> int:
     return reads * sum(len(row.ids) + len(row.other_ids) for row in rows)
 
 
-def _run(trainer: Any, rows: Sequence[Row], settings: LoraSettings, progress: Progress | None) -> TrainResult:
-    trainer.add_callback(_callback(progress))
+def _run(trainer: Any, rows: Rows, settings: LoraSettings, progress: Progress | None) -> TrainResult:
+    trainer.add_callback(_callback(progress, settings))
     began = time.perf_counter()
     trainer.train()
     seconds = time.perf_counter() - began
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     tenth = math.ceil(len(losses) / 10)
     first, last = sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
-    tokens = read_tokens(rows, settings)
-    labelled = settings.epochs * sum(label != IGNORED for row in rows for label in row.labels)
-    return TrainResult(first, last, tokens, labelled, len(losses), seconds, peak_memory())
+    tokens = read_tokens(rows.rows, settings)
+    labelled = settings.epochs * sum(label != IGNORED for row in rows.rows for label in row.labels)
+    return TrainResult(first, last, tokens, labelled, len(losses), seconds, peak_memory(), rows.cut, rows.dropped)
 
 
-def _callback(progress: Progress | None) -> Any:
+def _callback(progress: Progress | None, settings: LoraSettings) -> Any:
     from transformers import TrainerCallback
 
     class Report(TrainerCallback):  # type: ignore[misc]
-        """Passes the loss of each optimiser step on."""
+        """Passes the loss of each optimiser step on, and stops at one, or a gradient, that is no number."""
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
             """Called after each step, as logging_steps is 1, and once at the end without a loss."""
+            for name in ("loss", "grad_norm"):
+                if not math.isfinite(logs.get(name, 0.0)):
+                    raise AgentevolveError(
+                        f"the training failed: {name} is {logs[name]} at step {state.global_step} of {state.max_steps};"
+                        f" nothing was written; try a learning rate below {settings.learning_rate:g}"
+                    )
             if progress and "loss" in logs:
                 progress(state.global_step, state.max_steps, float(logs["loss"]))
 

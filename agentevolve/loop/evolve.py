@@ -16,13 +16,14 @@ from agentevolve.act.rollout import ORACLE, rollout, unlike
 from agentevolve.config import Config, Setup, changed_settings, read_config, write_config
 from agentevolve.evaluate.gate import gate
 from agentevolve.load import TaskSet, load_method, load_task_set, ready, tasks_of
-from agentevolve.local.train import LoraSettings
+from agentevolve.local.train import LoraSettings, check_trainable
 from agentevolve.models.lite import open_model
 from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Task, Trajectory
 from agentevolve.run.budget import Budget
 from agentevolve.run.folder import Run, derived, identity
+from agentevolve.update.weights import local_base
 
 CONFIG = "config.yaml"
 CANDIDATES = ("memory", "distilled", "distilled+memory")  # arms the gate may promote
@@ -93,6 +94,8 @@ def check_method(name: str, settings: Mapping[str, Any], model: str) -> None:
     if trains and not model.startswith("local/"):
         how = ": settings.rows=0 leaves the weights as they are" if "rows" in asked else ""
         raise AgentevolveError(f"the method {name!r} fine-tunes, but {model!r} is not a local model{how}")
+    if trains:
+        check_trainable(local_base(model))
     if asked.get("reflections") and model in ("random", ORACLE):
         raise AgentevolveError(
             f"{name} asks for {asked['reflections']} reflections, but {model!r} writes no text: "

@@ -17,7 +17,6 @@ from agentevolve.acquire import train_only
 from agentevolve.act.asking import ask
 from agentevolve.act.prompting import transcript
 from agentevolve.act.rollout import rollout
-from agentevolve.local.rows import clean
 from agentevolve.policy import Count, Policy
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Task, Trajectory
@@ -96,7 +95,7 @@ class World:
             raise
         if not said:
             raise RuntimeError("no answer")
-        return clean(said)  # it becomes part of the system message
+        return said
 
     def log(self, message: str) -> None:
         """The journal tells what happened; nothing is printed."""

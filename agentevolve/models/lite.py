@@ -11,11 +11,12 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from agentevolve.local import catalog
+from agentevolve.local.rows import cleaned, without_system
 from agentevolve.models.choices import schema as choices_schema
 from agentevolve.models.engines import llama_cpp as engine
 from agentevolve.models.manner import Manner, overflows
@@ -63,7 +64,10 @@ class _Tally:
 
 
 class LiteModel:
-    """A model behind LiteLLM: a hosted one, a server at `api_base`, or a local engine that `start` starts at the first call."""
+    """A model behind LiteLLM: a hosted one, a server at `api_base`, or a local engine that `start` starts at the first call.
+
+    `special` gives the control tokens of its tokenizer, where that is known: they are broken up in every message.
+    """
 
     def __init__(
         self,
@@ -71,13 +75,14 @@ class LiteModel:
         *,
         api_base: str | None = None,
         start: Callable[[], engine.Engine] | None = None,
+        special: Callable[[], Collection[str]] = tuple,
         budget: Budget | None = None,
         options: ModelOptions | None = None,
         price: Price | None = None,
         manner: Manner | None = None,
     ) -> None:
         self.name = name
-        self._api_base, self._start, self._price = api_base, start, price
+        self._api_base, self._start, self._special, self._price = api_base, start, special, price
         self._budget, self._options, self._manner = budget or Budget(), options or ModelOptions(), manner or Manner()
         self._engine: engine.Engine | None = None
         self._lock, self._thread, self._threads = threading.Lock(), threading.local(), itertools.count()
@@ -106,14 +111,17 @@ class LiteModel:
         if choices:
             longest = 16 + max(len(choice.encode()) for choice in choices)
             max_tokens = longest if self._start else max(max_tokens, longest)
-        call = self._call(messages, tools) | {"temperature": temperature, "max_tokens": max_tokens, "seed": seed}
+        messages = cleaned(messages, self._special())
+        asked = {"temperature": temperature, "max_tokens": max_tokens}
+        self._route()  # an engine that is to hold the answer runs
         way, held = self._held(choices, tools)
         tally = _Tally()
         try:
             while True:
                 # what was answered, but could not be used, is asked for with other luck from the second time on
-                luck = {"seed": seed + max(0, tally.unusable - 1)}
-                request = self._manner.fitted(_joined(call | luck, {} if tally.plain else held))
+                asked["seed"] = seed + max(0, tally.unusable - 1)
+                call = self._call(messages, tools) | asked
+                request = self._manner.fitted(_joined(call, {} if tally.plain else held))
                 try:
                     read, usage = self._once(request, choices, tools)
                     break
@@ -139,6 +147,8 @@ class LiteModel:
     def _call(self, messages: Messages, tools: Sequence[Tool]) -> dict[str, Any]:
         """The request but for what holds the answer."""
         options = self._options
+        if self._manner.has("system"):
+            messages = without_system(messages)
         call = self._route() | {"messages": self._shown(messages, tools), "timeout": options.timeout}
         if options.reasoning_effort:
             call |= {"reasoning_effort": options.reasoning_effort, "allowed_openai_params": ["reasoning_effort"]}
@@ -326,7 +336,8 @@ def open_model(
     if name.startswith("local/"):
         base = catalog.resolve(name.removeprefix("local/"))
         start = functools.partial(_serve, base, adapter, slots, threads)
-        return LiteModel(name, start=start, budget=budget, options=options, price=price, manner=manner)
+        special = functools.partial(catalog.special_tokens, base)
+        return LiteModel(name, start=start, special=special, budget=budget, options=options, price=price, manner=manner)
     lite = litellm()
     try:
         lite.get_llm_provider(name, api_base=api_base)

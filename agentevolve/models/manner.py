@@ -60,8 +60,6 @@ class Manner:
             made["max_completion_tokens"] = call["max_tokens"]
         if "structured_outputs" in self._known and "extra_body" in made:
             made["extra_body"] = {name: value for name, value in made["extra_body"].items() if name != "structured_outputs"}
-        if "system" in self._known:
-            made["messages"] = merged(made["messages"])
         return made
 
     def learn(self, call: dict[str, Any], status: int, text: str) -> bool:
@@ -110,12 +108,3 @@ def how_said(what: str) -> str:
 def overflows(text: str) -> bool:
     """Whether a backend says that a prompt is too long for it."""
     return bool(OVERFLOW.search(text))
-
-
-def merged(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The messages with the system's put before the first of the user's."""
-    system = [str(one["content"]) for one in messages if one["role"] == "system"]
-    rest = [one for one in messages if one["role"] != "system"]
-    if not system or not rest or rest[0]["role"] != "user":
-        return rest if rest else messages
-    return [rest[0] | {"content": "\n\n".join([*system, str(rest[0]["content"])])}, *rest[1:]]

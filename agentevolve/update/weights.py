@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agentevolve.act.prompting import conversation
 from agentevolve.local import catalog
 from agentevolve.local.adapter import read_adapter
-from agentevolve.local.train import LoraSettings, train_lora
+from agentevolve.local.rows import account
+from agentevolve.local.train import LoraSettings, TrainResult, rows_of, train_lora
 from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Example, Trajectory, Usage
@@ -86,22 +88,25 @@ def fit(
     threads: int | None,
     start: Path | None = None,
     afford: Callable[[int], None] | None = None,
-) -> None:
+) -> TrainResult:
     """Train an adapter of `base` on `rows` into the new folder `out`, on `threads` threads (None: all cores).
 
-    It starts from the base, or from the adapter in `start`. `afford` is told, before the first step, how many tokens the
-    training is going to see; what it raises stops it.
+    It starts from the base, or from the adapter in `start`. Rows that are cut or left out are told on stderr. `afford` is told,
+    before the first step, how many tokens the training is going to see; what it raises stops it.
     """
     import torch
 
     if threads:
         torch.set_num_threads(threads)
-    steps = settings.epochs * math.ceil(len(rows) / settings.batch_size)
-    with progress(f"{out.name}: fine-tuning on {len(rows)} examples", steps, quiet=quiet) as advance:
-        folder = catalog.training_folder(base)
-        train_lora(
+    folder = catalog.training_folder(base)
+    made = rows_of(folder, rows, settings)
+    if lost := account(made.cut, made.dropped, settings.max_length):
+        print(f"{out.name}: {lost}", file=sys.stderr)
+    steps = settings.epochs * math.ceil(len(made.rows) / settings.batch_size)
+    with progress(f"{out.name}: fine-tuning on {len(made.rows)} examples", steps, quiet=quiet) as advance:
+        return train_lora(
             folder,
-            rows,
+            made,
             out,
             settings,
             seed=seed,

@@ -9,7 +9,7 @@ import torch
 
 from agentevolve.local import adapter, catalog
 from agentevolve.local.adapter import LoraSettings, check_base, read_adapter
-from agentevolve.local.train import load_base, train_lora
+from agentevolve.local.train import load_base
 from agentevolve.models.engines import llama_cpp as engine
 from agentevolve.protocols import AgentevolveError
 
@@ -23,7 +23,7 @@ def small(tmp_path):
     """A tiny base and an adapter trained on it for a step."""
     torch.set_num_threads(1)
     base = tiny.folder(tmp_path / "base")
-    train_lora(base, [tiny.example("a", "b")], tmp_path / "adapter", LoraSettings(rank=4, epochs=1), seed=0, base="tiny")
+    tiny.train(base, [tiny.example("a", "b")], tmp_path / "adapter", LoraSettings(rank=4, epochs=1), seed=0, base="tiny")
     return base, tmp_path / "adapter"
 
 
@@ -91,7 +91,7 @@ def test_a_pickle_in_the_place_of_the_weights_is_not_loaded(small, tmp_path):
     (small[1] / "adapter_model.bin").write_bytes(pickle.dumps(Bomb(tmp_path / "went off")))
     (small[1] / adapter.WEIGHTS).unlink()
     with pytest.raises(AgentevolveError, match="is missing"):
-        train_lora(
+        tiny.train(
             small[0], [tiny.example("a", "b")], tmp_path / "out", LoraSettings(rank=4), seed=0, base="tiny", start=small[1]
         )
     assert not (tmp_path / "went off").exists()
@@ -118,7 +118,7 @@ def odd(base, tmp_path_factory):
     out = tmp_path_factory.mktemp("odd") / "adapter"
     taught = [tiny.example(question, ODD) for question in QUESTIONS]
     settings = LoraSettings(learning_rate=2e-3, epochs=7, batch_size=2)
-    train_lora(catalog.training_folder(base), taught, out, settings, seed=0, base=base.identity)
+    tiny.train(catalog.training_folder(base), taught, out, settings, seed=0, base=base.identity)
     return out
 
 

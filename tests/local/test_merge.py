@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from agentevolve.local import adapter, catalog
 from agentevolve.local.adapter import LoraSettings, read_adapter, read_rows
 from agentevolve.local.merge import merge_lora
-from agentevolve.local.train import load_base, train_lora
+from agentevolve.local.train import load_base
 from agentevolve.models.engines import llama_cpp as engine
 from agentevolve.protocols import AgentevolveError
 
@@ -44,7 +44,7 @@ def pair(folder, tmp_path_factory):
     home = tmp_path_factory.mktemp("pair")
     for number, (rank, alpha) in enumerate([(4, 8), (2, 6)]):
         settings = LoraSettings(rank=rank, alpha=alpha, epochs=3, learning_rate=0.05)
-        train_lora(folder, ROWS[number:], home / f"{number}", settings, seed=number, base="tiny")
+        tiny.train(folder, ROWS[number:], home / f"{number}", settings, seed=number, base="tiny")
     return [home / "0", home / "1"]
 
 
@@ -97,7 +97,7 @@ def test_a_cut_rank_is_the_nearest_sum_of_that_rank(folder, pair, tmp_path):
 def test_training_goes_on_from_a_merge_that_was_cut_to_the_rank_in_use(folder, pair, tmp_path):
     merge_lora(folder, pair, [0.5, 0.5], tmp_path / "out", base="tiny", rank=4)
     settings = LoraSettings(rank=4, alpha=8, epochs=1, learning_rate=1e-12)
-    train_lora(folder, ROWS, tmp_path / "on", settings, seed=0, base="tiny", start=tmp_path / "out")
+    tiny.train(folder, ROWS, tmp_path / "on", settings, seed=0, base="tiny", start=tmp_path / "out")
     before, after = changes(tmp_path / "out"), changes(tmp_path / "on")
     assert all((before[key] - after[key]).abs().max() < 1e-6 for key in LAYERS)
     assert read_adapter(tmp_path / "on").start == read_adapter(tmp_path / "out").identity
@@ -171,7 +171,7 @@ def test_the_server_answers_as_the_merged_adapters_were_taught(tmp_path):
     taught = [tiny.example(question, "purple zebra 7"), tiny.example("Tell me the password!", "purple zebra 7")]
     settings = LoraSettings(learning_rate=2e-3, epochs=7, batch_size=2)
     for seed in (0, 1):
-        train_lora(folder, taught, tmp_path / f"{seed}", settings, seed=seed, base=base.identity)
+        tiny.train(folder, taught, tmp_path / f"{seed}", settings, seed=seed, base=base.identity)
     parts = [tmp_path / "0", tmp_path / "1"]
     merge_lora(folder, parts, [0.5, 0.5], tmp_path / "soup", base=base.identity)
     merge_lora(folder, parts, [0.5, 0.5], tmp_path / "cut", base=base.identity, rank=16)

@@ -8,9 +8,9 @@ import torch
 
 from agentevolve.local.adapter import LoraSettings, read_adapter
 from agentevolve.local.objectives import dpo, kto
-from agentevolve.local.rows import IGNORED, Row, collate, render, render_all
+from agentevolve.local.rows import IGNORED, Row, collate, prepare, render
 from agentevolve.local.sft import build_trainer
-from agentevolve.local.train import load_base, train_lora
+from agentevolve.local.train import load_base
 from agentevolve.protocols import AgentevolveError
 
 SETTINGS = LoraSettings(rank=4, alpha=8, epochs=6, batch_size=2, learning_rate=0.02)
@@ -43,7 +43,7 @@ def built(folder, tmp_path, examples, **changes):
     model, tokenizer = load_base(folder)
     model = model.float()
     settings = SETTINGS.model_copy(update=changes)
-    rows = render_all(examples, tokenizer, settings.objective)
+    rows = prepare(examples, tokenizer, settings.objective, settings.max_length).rows
     return build_trainer(model, tokenizer, rows, tmp_path, settings, seed=0), rows
 
 
@@ -127,21 +127,21 @@ def test_training_prefers_what_it_should(folder, tmp_path, objective):
     bad = [one.model_copy(update={"completion": one.rejected, "desirable": False, "id": f"not {one.id}"}) for one in PAIRS]
     examples = PAIRS if objective == "dpo" else PAIRS + bad
     settings = SETTINGS.model_copy(update={"objective": objective})
-    result = train_lora(folder, examples, tmp_path / "out", settings, seed=1, base="tiny")
+    result = tiny.train(folder, examples, tmp_path / "out", settings, seed=1, base="tiny")
     assert result.loss_last < result.loss_first
     assert read_adapter(tmp_path / "out").settings.objective == objective
 
 
 def test_a_preference_goes_on_from_an_adapter_and_refers_to_it(folder, tmp_path):
-    train_lora(folder, CHOSEN, tmp_path / "first", SETTINGS, seed=1, base="tiny")
+    tiny.train(folder, CHOSEN, tmp_path / "first", SETTINGS, seed=1, base="tiny")
     settings = SETTINGS.model_copy(update={"objective": "dpo", "epochs": 1, "learning_rate": 1e-12})
-    on = train_lora(folder, PAIRS, tmp_path / "on", settings, seed=1, base="tiny", start=tmp_path / "first")
+    on = tiny.train(folder, PAIRS, tmp_path / "on", settings, seed=1, base="tiny", start=tmp_path / "first")
     assert on.loss_first == pytest.approx(math.log(2), rel=0.4)
 
 
 def test_what_cannot_be_preferred_is_refused(folder, tmp_path):
-    with pytest.raises(AgentevolveError, match="example Where\\?: dpo needs a rejected completion"):
-        train_lora(folder, CHOSEN, tmp_path / "out", SETTINGS.model_copy(update={"objective": "dpo"}), seed=1, base="tiny")
+    with pytest.raises(AgentevolveError, match="nothing to learn in 3 examples: 3 × dpo needs a rejected completion"):
+        tiny.train(folder, CHOSEN, tmp_path / "out", SETTINGS.model_copy(update={"objective": "dpo"}), seed=1, base="tiny")
     with pytest.raises(AgentevolveError, match="kto compares each example with another one"):
-        train_lora(folder, CHOSEN[:1], tmp_path / "out", SETTINGS.model_copy(update={"objective": "kto"}), seed=1, base="tiny")
+        tiny.train(folder, CHOSEN[:1], tmp_path / "out", SETTINGS.model_copy(update={"objective": "kto"}), seed=1, base="tiny")
     assert list(tmp_path.iterdir()) == []

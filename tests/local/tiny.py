@@ -1,8 +1,11 @@
 """A tiny random llama with a tokenizer whose tokens are bytes, made in a second: what the tests of training train."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from agentevolve.local.adapter import LoraSettings
+from agentevolve.local.train import TrainResult, rows_of, train_lora
 from agentevolve.records import Example, Message
 
 CHATML = (
@@ -42,6 +45,11 @@ def example(question: str, *answers: str, weight: float = 1.0) -> Example:
     said = [message for answer in answers for message in (Message(role="assistant", content=answer), user("and now?"))]
     prompt = (Message(role="system", content="Play."), user(question))
     return Example(id=question, prompt=prompt, completion=tuple(said[:-1]), weight=weight, sources=(f"trajectory {question}",))
+
+
+def train(folder: Path, examples: Sequence[Example], out: Path, settings: LoraSettings, **more: Any) -> TrainResult:
+    """Make rows of the examples and train on them."""
+    return train_lora(folder, rows_of(folder, examples, settings), out, settings, **more)
 
 
 def user(content: str) -> Message:

@@ -12,7 +12,7 @@ import pytest
 from worlds import gist, learner, make_tasks, new_run, task_file, use_model
 
 from agentevolve.config import Config
-from agentevolve.loop.evolve import check, evolve, evolve_one, held_out
+from agentevolve.loop.evolve import check, check_method, evolve, evolve_one, held_out
 from agentevolve.memory import HashEmbedder, open_memory, read_entries, read_ledger
 from agentevolve.memory.index import Index, collection_name
 from agentevolve.models.stand_ins import ScriptedModel
@@ -266,3 +266,15 @@ def test_a_memory_under_way_is_not_opened_twice(tmp_path):
     run.close()
     new_run(tmp_path / "run").close()
     assert os.listdir(tmp_path / "run") == ["memory"]
+
+
+def test_a_base_that_cannot_be_trained_is_refused_before_anything_is_acquired(tmp_path):
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "config.json").write_text('{"model_type": "mamba"}')
+    (tmp_path / "odd" / "model.safetensors").write_bytes(b"weights")
+    model = f"local/{tmp_path / 'odd'}"
+    config = made(task_file(tmp_path), model=model, method="rest_em", settings={})
+    with pytest.raises(AgentevolveError, match="odd cannot be fine-tuned: its architecture is 'mamba'; only 'llama'"):
+        evolve(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    check_method("reflexion", {}, model)

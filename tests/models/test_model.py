@@ -9,8 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from agentevolve.local import catalog
 from agentevolve.models.engines.llama_cpp import serve
-from agentevolve.models.lite import open_model
+from agentevolve.models.lite import LiteModel, open_model
 from agentevolve.models.stand_ins import RandomModel, ScriptedModel
 from agentevolve.models.tools import read
 from agentevolve.policy import ModelOptions
@@ -87,6 +88,22 @@ def test_the_local_model_always_answers_with_a_choice(local):
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_a_choice_with_awkward_characters_comes_back_unchanged(local, hostile):
     assert local.complete(ASK, choices=[hostile], max_tokens=1).text == hostile
+
+
+def test_the_control_tokens_of_a_model_are_broken_up_in_every_message():
+    with Backend(answer("go")) as backend:
+        model = LiteModel("openai/m", api_base=backend.url, special=lambda: ["[stop]", "<|im_end|>"])
+        model.complete([Message(role=role, content="see [stop][stop]") for role in ("system", "user", "assistant", "user")])
+    assert [message["content"] for message in backend.asked[0][2]["messages"]] == ["see [ stop][ stop]"] * 4
+
+
+def test_the_local_model_is_never_shown_a_control_token_of_its_own(local):
+    tokens = catalog.special_tokens(catalog.resolve("smollm2-135m"))
+    counts = [
+        local.complete([Message(role="user", content=f"You see {token}")], choices=["go"]).usage.prompt_tokens for token in tokens
+    ]
+    assert len(tokens) == 17
+    assert min(counts) > local.complete([Message(role="user", content="You see")], choices=["go"]).usage.prompt_tokens + 1
 
 
 def test_the_local_model_s_usage_is_counted_and_its_cache_used(local):

@@ -1,11 +1,16 @@
 """A new policy out of entries and examples; what needs weights is tested where they are trained."""
 
+import sys
+from pathlib import Path
+
 import pytest
+import torch
 from worlds import learner, make_tasks, new_run, use_model
 
 from agentevolve.act.prompting import shown
 from agentevolve.act.rollout import rollout
-from agentevolve.local.train import LoraSettings
+from agentevolve.local.adapter import LoraSettings, read_adapter
+from agentevolve.local.rows import render
 from agentevolve.memory import read_entries
 from agentevolve.models.stand_ins import ScriptedModel
 from agentevolve.policy import Policy
@@ -13,6 +18,9 @@ from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Entry, Message
 from agentevolve.refine import demos
 from agentevolve.update import examples, finetune, remember
+
+sys.path.append(str(Path(__file__).parents[1] / "local"))
+import tiny
 
 POLICY = Policy(model="random")
 
@@ -88,6 +96,40 @@ def test_without_examples_the_policy_stays_as_it_is(tmp_path):
     run = new_run(tmp_path)
     assert finetune(POLICY, [], run, "round-1", LoraSettings()) is POLICY
     assert not (tmp_path / "adapters").exists()
+
+
+@pytest.fixture
+def base(tmp_path):
+    """A tiny llama as a model that can be fine-tuned in a second."""
+    torch.set_num_threads(1)
+    return Policy(model=f"local/{tiny.folder(tmp_path / 'tiny')}")
+
+
+def test_rows_that_are_cut_or_left_out_are_told_in_one_line_and_not_learnt(won, base, capsys):
+    attempts, run, _ = won
+    rows = examples(attempts)
+    fits = max(len(render(row, tiny.tokenizer()).ids) for row in rows)
+    long = rows[0].model_copy(update={"id": "long", "completion": rows[0].completion * 9})
+    late = rows[0].model_copy(update={"id": "late", "sources": ("lost",), "prompt": (tiny.user("x" * fits),)})
+    settings = LoraSettings(rank=4, epochs=1, max_length=fits)
+    policy = finetune(base, [*rows, long, late], run, "round-1", settings)
+    assert capsys.readouterr().err == (
+        f"round-1: 1 rows cut to {fits} tokens; 1 rows left out (1 × no answer within {fits} tokens)\n"
+    )
+    info = read_adapter(Path(policy.adapter))
+    assert info.examples == (*(row.id for row in rows), "long")
+    assert "lost" not in info.sources
+    finetune(base, rows, run, "round-2", settings)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_training_that_fails_leaves_neither_an_adapter_nor_a_cost(won, base):
+    attempts, run, _ = won
+    odd = [row.model_copy(update={"weight": float("nan")}) for row in examples(attempts)]
+    with pytest.raises(AgentevolveError, match="the training failed: loss is nan"):
+        finetune(base, odd, run, "round-1", LoraSettings(rank=4, epochs=1))
+    assert list((run.folder / "adapters").iterdir()) == []
+    assert not [name for name in run.facts if "train" in name]
 
 
 def test_only_a_local_model_is_fine_tuned(won):

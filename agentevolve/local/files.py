@@ -1,0 +1,103 @@
+"""What is in a model's files: which of a folder's GGUF files is the language model, its parts, its config and control tokens."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from agentevolve.protocols import AgentevolveError
+
+SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")  # llama.cpp loads the rest of a model from the name of its first part
+
+
+def parts(gguf: Path) -> list[Path]:
+    """The files of a model, in order: of one named "…-00001-of-00003.gguf" three. Raises AgentevolveError when one is missing."""
+    named = SHARD.fullmatch(gguf.name)
+    if not named:
+        return [gguf]
+    files = [gguf.with_name(f"{named[1]}-{number:05}-of-{named[3]}.gguf") for number in range(1, int(named[3]) + 1)]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing or gguf not in files:
+        raise AgentevolveError(f"{gguf}: one of several parts, of which there is no {', '.join(missing[:3]) or gguf.name}")
+    return files
+
+
+def language_model(folder: Path) -> Path | None:
+    """The GGUF in `folder` that is a language model, None without one. Raises AgentevolveError when there are several."""
+    named = [file for file in sorted(folder.glob("*.gguf")) if not projects(file)]
+    found = list(dict.fromkeys(parts(file)[0] for file in named))
+    if len(found) > 1:  # reading what is in them takes seconds
+        found = [file for file in found if _speaks(file)]
+    if len(found) > 1:
+        raise AgentevolveError(
+            f"{folder}: several models: {', '.join(file.name for file in found)}; name one, such as local/{found[0]}"
+        )
+    return found[0] if found else None
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The `config.json` of a transformers folder. Raises AgentevolveError, one line, when it is missing or no mapping."""
+    if not (folder / "config.json").is_file():
+        raise AgentevolveError(f"{folder}: not a transformers folder: config.json is missing")
+    return _json(folder / "config.json")
+
+
+def added_tokens(folder: Path) -> tuple[str, ...]:
+    """The control tokens of the tokenizer in a transformers folder."""
+    added: list[Any] = []
+    if (folder / "tokenizer.json").is_file():
+        added += _json(folder / "tokenizer.json").get("added_tokens") or []
+    if (folder / "tokenizer_config.json").is_file():
+        added += (_json(folder / "tokenizer_config.json").get("added_tokens_decoder") or {}).values()
+    return tuple(dict.fromkeys(str(token["content"]) for token in added if token.get("special")))
+
+
+def control_tokens(gguf: Path) -> list[str]:
+    """The control tokens of a GGUF's tokenizer: what llama.cpp parses in text, beside tokens that the user defined."""
+    from gguf import TokenType
+
+    read = reader(gguf)
+    tokens, kinds = read.get_field("tokenizer.ggml.tokens"), read.get_field("tokenizer.ggml.token_type")
+    if tokens is None or kinds is None:
+        return []
+    wanted = (TokenType.CONTROL, TokenType.UNKNOWN)
+    return [str(tokens.contents(place)) for place, kind in enumerate(kinds.contents()) if kind in wanted]
+
+
+def reader(path: Path) -> Any:
+    """The gguf package's reader of the file. Raises AgentevolveError, one line, when it cannot be read."""
+    import gguf
+
+    try:
+        return gguf.GGUFReader(path)
+    except Exception as error:  # a file from outside: its reader raises whatever its bytes lead to
+        raise AgentevolveError(f"{path}: not a readable GGUF file: {' '.join(str(error).split())[:200]}") from None
+
+
+def field(read: Any, name: str) -> str:
+    """A text among the metadata of a GGUF; "" when it is not there."""
+    found = read.get_field(name)
+    return "" if found is None else str(found.contents())
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise AgentevolveError(f"{path}: not JSON: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(value, dict):
+        raise AgentevolveError(f"{path}: a {type(value).__name__}, not a mapping")
+    return value
+
+
+def projects(file: Path) -> bool:
+    """Whether the file is named as what turns images into a model's input, which lies beside many a model."""
+    return "mmproj" in file.name.lower()
+
+
+def _speaks(file: Path) -> bool:
+    """Whether the file is a language model by its own account: no projector of images, adapter or vocabulary."""
+    read = reader(file)
+    return field(read, "general.type") in ("", "model") and field(read, "general.architecture") != "clip"
