@@ -62,9 +62,7 @@ class Journal:
 
     def _lines(self) -> list[bytes]:
         try:
-            return self.path.read_bytes().split(b"\n")[:-1]
-        except FileNotFoundError:
-            return []
+            return self.path.read_bytes().split(b"\n")[:-1] if self.path.is_file() else []
         except OSError as error:
             raise AgentevolveError(f"{self.path}: cannot read: {error.strerror or error}") from None
 

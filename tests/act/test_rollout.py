@@ -1,16 +1,21 @@
 """Rollouts: every attempt ends up in the journal once, whatever breaks on the way."""
 
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 from worlds import Metered, gist, make_tasks, new_run, use_model, walker
 
-from agentevolve.act.rollout import rollout
+from agentevolve.act.rollout import parts, rollout
 from agentevolve.models.stand_ins import ScriptedModel
 from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError, BudgetExceeded, ModelError
 from agentevolve.records import Trajectory
-from agentevolve.run.folder import read_run
+from agentevolve.run.folder import Run, read_run
+from agentevolve.update import memory_of
 
 RANDOM = Policy(model="random")
 
@@ -124,3 +129,49 @@ def test_the_oracle_solves_what_it_is_given(tmp_path):
 def test_random_in_a_world_of_free_text_is_the_users_mistake(tmp_path):
     with pytest.raises(AgentevolveError, match="'random' needs an environment that lists"):
         rollout(RANDOM, make_tasks(1, "Free"), new_run(tmp_path), phase="p")
+
+
+def test_the_runs_own_memory_is_opened_to_be_written_and_anothers_only_read(tmp_path):
+    theirs = Run(tmp_path / "theirs", quiet=True)
+    held = memory_of(theirs)
+    run = Run(tmp_path / "mine", quiet=True)
+    _, other = parts(RANDOM.using(memory=str(held.folder)), run)
+    with pytest.raises(AgentevolveError, match="opened for reading only"):
+        other.add([])
+    _, own = parts(RANDOM.using(memory=str(tmp_path / "mine" / "memory")), run)
+    own.add([])
+    assert own is memory_of(run)
+    run.close()
+    theirs.close()
+
+
+CRAMPED = """
+import resource, signal, sys
+from pathlib import Path
+from worlds import make_tasks, new_run
+from agentevolve.act.rollout import rollout
+from agentevolve.policy import Policy
+from agentevolve.protocols import AgentevolveError
+from agentevolve.records import Entry
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+run = new_run(Path(sys.argv[1]))
+memory = run.part("memory", str((run.folder / "memory").resolve()), lambda: None)
+memory.add([Entry(id="a", kind="demo", key="the lamp", text="t", env="worlds:Corridor")])
+for room in (100_000, resource.RLIM_INFINITY):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+    try:
+        rollout(Policy(model="random", memory=str(memory.folder)), make_tasks(2), run, phase="p")
+    except AgentevolveError as error:
+        print(error)
+    print(sorted(one.end for one in run.trajectories.values()))
+"""
+
+
+def test_a_disk_that_fills_stops_the_run_and_loses_no_attempt(tmp_path):
+    settings = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    words = [sys.executable, "-c", CRAMPED, str(tmp_path / "run")]
+    done = subprocess.run(words, env=settings, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    said, before, after = done.stdout.splitlines()
+    assert "memory/chroma: the index cannot be used: " in said
+    assert (before, "error" in after, after.count("'")) == ("[]", False, 4)

@@ -17,8 +17,8 @@ from agentevolve.cli.main import main
 from agentevolve.memory import HashEmbedder, open_memory
 from agentevolve.policy import Policy
 from agentevolve.refine import demos
-from agentevolve.run.folder import JOURNAL
-from agentevolve.update import remember
+from agentevolve.run.folder import JOURNAL, Run, read_run
+from agentevolve.update import memory_of, remember
 
 CONFIG = """\
 tasks: corridor.yaml
@@ -72,9 +72,7 @@ def refused(ask, folder: Path, *words: str) -> str:
 
 def remembered(place: Path) -> Path:
     """A run that remembers, in a memory that MiniLM made: no text was embedded yet."""
-    run = new_run(place)
-    run.close()
-    os.replace(place / "memory", place / "hashed")
+    run = Run(place, quiet=True)
     oracle = rollout(Policy(model="oracle"), make_tasks(3), run, phase="1/acquire")
     remember(Policy(model="random"), demos(oracle, 1), run)
     run.close()
@@ -176,6 +174,55 @@ def test_a_damaged_journal_is_named_by_file_and_line_and_left_alone(ask, tmp_pat
     (tmp_path / "r" / JOURNAL).write_bytes(lines[0] + lines[1][:40] + b"\n" + lines[2])
     for again in (words, ("report", "r")):
         assert f"r/{JOURNAL}:2: not a journal line" in refused(ask, tmp_path, *again)
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_an_evaluation_whose_attempt_is_not_in_the_journal_is_one_line(ask, tmp_path, kept):
+    task_file(tmp_path)
+    (tmp_path / "evolve.yaml").write_text(CONFIG)
+    assert ask("evolve", "evolve.yaml", "--out", "r", "--quiet")[0] == 0
+    path = tmp_path / "r" / JOURNAL
+    lines = path.read_text().splitlines(keepends=True)
+    measured = [n for n, line in enumerate(lines) if '"phase":"val/base"' in line]
+    lost = json.loads(lines[measured[-1]])["data"]["id"]
+    path.write_text("".join(line for n, line in enumerate(lines) if n not in measured[kept and -1 :]))
+    said = f"r/{JOURNAL}: the evaluation 1/val names the attempt '"
+    assert said in refused(ask, tmp_path, "report", "r")
+    assert (lost in refused(ask, tmp_path, "report", "r")) is bool(kept)
+
+
+def test_a_run_in_use_is_refused_and_can_be_read(ask, tmp_path):
+    task_file(tmp_path)
+    words = ("run", "corridor.yaml", "--out", "r", "--quiet", "--model", "oracle", "--limit", "2")
+    assert ask(*words)[0] == 0
+    owner = Run(tmp_path / "r")
+    assert f"r: in use by this process ({os.getpid()}) already" in refused(ask, tmp_path, *words)
+    for reading in (("report", "r"), ("distill", "r", "--out", "a", "--model", "local/smollm2-135m")):
+        assert "in use" not in ask(*reading)[2]
+    owner.close()
+    assert ask(*words)[0] == 0
+    assert not (tmp_path / "r" / "lock").exists()
+
+
+def test_a_memory_in_use_is_searched_and_recalled_from_by_runs_in_other_processes(ask, tmp_path):
+    task_file(tmp_path, length=2)
+    owner = Run(remembered(tmp_path / "r"), quiet=True)
+    memory_of(owner).recall("the lamp", env="worlds:Corridor", k=1)
+    words = ("run", "corridor.yaml", "--model", "random", "--memory", "r", "--limit", "2", "--quiet", "--out")
+    code = "from agentevolve.cli.main import main; main()"
+    settings = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    others = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, *words, name], cwd=tmp_path, env=settings, stderr=subprocess.PIPE, text=True
+        )
+        for name in ("one", "two")
+    ]
+    assert len(json.loads(ask("memory", "search", "r", "the lamp is left", "--k", "2", "--json")[1])) == 2
+    for name, other in zip(("one", "two"), others, strict=True):
+        assert (other.communicate(timeout=240)[1], other.returncode) == (f"run: {name}\n", 0)
+        assert all(one.recalled for one in read_run(tmp_path / name).trajectories.values())
+    assert "in use by" in refused(ask, tmp_path, "memory", "rebuild", "r")
+    owner.close()
 
 
 def test_a_full_disk_is_one_line(ask, tmp_path):

@@ -2,6 +2,7 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from agentevolve.memory import EntryMemory, HashEmbedder, open_memory, read_ledger
 from agentevolve.memory.embed import unit
-from agentevolve.memory.index import SCANNED, collection_name, open_index
+from agentevolve.memory.index import SCANNED, _fingerprint, collection_name, open_index
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Entry
 
@@ -140,6 +141,84 @@ def test_damage_to_one_file_of_the_index_is_noticed(tmp_path: Path):
         [path] = chroma.rglob(name)
         path.write_bytes(random.Random(0).randbytes(max(path.stat().st_size, 40)))
         assert recalled(tmp_path / "m") == expected, name
+
+
+OTHERS = {
+    "a later migration": "insert into migrations select dir, 99, 'later', 'create table x(y)', 'abc' from migrations limit 1",
+    "a changed migration": "update migrations set hash = 'abc'",
+    "no migrations": "delete from migrations",
+    "no collections": "drop table collections",
+    "no vectors": "drop table embeddings",
+    "another column": "alter table segments rename column type to kind",
+    "another configuration": "update collections set config_json_str = '{\"later\": 1}'",
+}
+
+
+@pytest.mark.parametrize("n", [20, 1100])
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_whole_index_of_another_chroma_is_made_anew(tmp_path: Path, other: str, n: int):
+    filled(tmp_path, [f"key {i}" for i in range(n)])
+    expected, chroma = recalled(tmp_path), tmp_path / "chroma"
+    with sqlite3.connect(chroma / "chroma.sqlite3") as database:
+        database.execute(OTHERS[other])
+    database.close()
+    (chroma / "closed").write_text(_fingerprint(chroma))
+    for _ in range(2):
+        assert recalled(tmp_path) == expected
+
+
+@pytest.mark.parametrize("content", [b"", b"SQLite format 3\x00", b"garbage" * 1000])
+def test_a_database_that_is_none_is_made_anew_though_its_hash_fits(tmp_path: Path, content: bytes):
+    filled(tmp_path, ["key 1", "key 2"])
+    expected, chroma = recalled(tmp_path), tmp_path / "chroma"
+    (chroma / "chroma.sqlite3").write_bytes(content)
+    (chroma / "closed").write_text(_fingerprint(chroma))
+    assert recalled(tmp_path) == expected
+
+
+def test_an_index_that_breaks_while_it_is_open_is_one_line_and_a_rebuild_mends_it(tmp_path: Path):
+    filled(tmp_path, ["key 1", "key 2"])
+    expected = recalled(tmp_path)
+    with open_memory(tmp_path, embedder=HashEmbedder()) as memory:
+        memory.search("x", 0)
+        with sqlite3.connect(tmp_path / "chroma" / "chroma.sqlite3") as database:
+            database.execute("drop table embeddings")
+        database.close()
+        memory.add([Entry(id="new", kind="demo", key="key 3", text="t", env="coin")])
+        with pytest.raises(AgentevolveError, match=r"chroma: the index cannot be used: .*agentevolve memory rebuild") as caught:
+            memory.recall("key 3", env="coin", k=1)
+        assert "\n" not in str(caught.value)
+        assert memory.rebuild() == 3
+        assert memory.recall("key 3", env="coin", k=1)[0][0].id == "new"
+    assert set(recalled(tmp_path)) == {*expected, "new"}
+
+
+CRAMPED = """
+import resource, signal, sys
+from pathlib import Path
+from agentevolve.memory import HashEmbedder, open_memory
+from agentevolve.protocols import AgentevolveError
+from agentevolve.records import Entry
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+with open_memory(Path(sys.argv[1]), embedder=HashEmbedder()) as memory:
+    memory.add([Entry(id=str(i), kind="demo", key=f"key {i}", text="t", env="coin") for i in range(1100)])
+    for room in (int(sys.argv[2]), resource.RLIM_INFINITY):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+        try:
+            print(len(memory.recall("key 3", env="coin", k=5)))
+        except AgentevolveError as error:
+            print(error)
+"""
+
+
+@pytest.mark.parametrize("room", [0, 4_096, 100_000, 400_000])
+def test_a_disk_that_fills_is_one_line_and_with_room_it_goes_on(tmp_path: Path, room: int):
+    done = subprocess.run([sys.executable, "-c", CRAMPED, tmp_path / "m", str(room)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    full, found = done.stdout.splitlines()
+    assert full.startswith(f"{tmp_path / 'm' / 'chroma'}: the index cannot be used: ")
+    assert full.endswith("what is remembered is kept, make the index anew with: agentevolve memory rebuild MEMORY")
+    assert (found, len(recalled(tmp_path / "m"))) == ("5", 1100)
 
 
 def test_an_index_that_is_a_link_is_not_deleted(tmp_path: Path):

@@ -194,6 +194,7 @@ def test_gepa_keeps_instructions_that_are_strictly_better_and_returns_the_best(t
     assert all(front <= ids for ids in met[1:]) and len(met) == 3
     assert {one.task.split for one in run.trajectories.values()} == {"train"}
     assert len(run.trajectories) <= 60 and capsys.readouterr() == ("", "")
+    run.close()
     assert {path.name for path in tmp_path.iterdir()} == {"journal.jsonl", "memory"}
 
 

@@ -107,11 +107,6 @@ def test_a_torn_line_of_any_length_is_cut_off_by_a_writer_alone(tmp_path, whole,
     assert path.read_bytes() == whole + b'{"n":2}\n'
 
 
-def test_what_cannot_be_read_is_one_line(tmp_path):
-    with pytest.raises(AgentevolveError, match="cannot read: Is a directory"):
-        Journal(tmp_path).read()
-
-
 def test_a_new_journal_and_no_other_begins_with_its_opening(tmp_path):
     path = tmp_path / "j.jsonl"
     path.write_bytes(b'{"torn"')

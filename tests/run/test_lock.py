@@ -142,6 +142,19 @@ except AgentevolveError as error:
     assert as_another(tmp_path, imports, code) == "{'fact': 1}\n.: cannot write: Permission denied\n"
 
 
+def test_a_journal_that_may_not_be_read_is_one_line(tmp_path):
+    tmp_path.chmod(0o755)
+    (tmp_path / JOURNAL).touch(0o000)
+    imports = "from agentevolve.run.folder import read_run; from agentevolve.protocols import AgentevolveError"
+    code = """
+try:
+    read_run(Path())
+except AgentevolveError as error:
+    print(error)
+"""
+    assert as_another(tmp_path, imports, code) == f"{JOURNAL}: cannot read: Permission denied\n"
+
+
 @pytest.mark.parametrize("made", ["file", "file in the way", "link"])
 def test_what_is_no_folder_is_one_line_and_left_alone(tmp_path, made):
     (tmp_path / "precious").write_text("x")
