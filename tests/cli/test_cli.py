@@ -10,74 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
+from lines import COMPARISON, CONFIG, refused, remembered, tree
 from worlds import TASKS, make_tasks, new_run, task_file
 
 from agentevolve.act.rollout import rollout
-from agentevolve.cli.main import main
 from agentevolve.memory import HashEmbedder, open_memory
 from agentevolve.policy import Policy
-from agentevolve.refine import demos
-from agentevolve.run.folder import JOURNAL, Run, read_run
-from agentevolve.update import memory_of, remember
-
-CONFIG = """\
-tasks: corridor.yaml
-model: random
-temperature: 0.5
-train: {tasks: 4}
-settings: {samples: 2, epsilon: [1.0], reflections: 0, rows: 0}
-val: {tasks: 4}
-arms: [random, oracle, base]
-"""
-COMPARISON = """\
-tasks: corridor.yaml
-model: random
-train: {tasks: 3}
-held: {tasks: 4}
-recall: {nearest: {}}
-budget: {episodes: 20}
-methods: [memento]
-"""
-
-
-@pytest.fixture
-def ask(tmp_path, monkeypatch, capsys):
-    """Run one command line in an empty folder; its exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    capsys.readouterr()
-
-    def asked(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["agentevolve", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out, said.err
-
-    return asked
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"" for path in sorted(folder.rglob("*"))}
-
-
-def refused(ask, folder: Path, *words: str) -> str:
-    """The one line that the command line answers with, after checking that nothing was written."""
-    before = tree(folder)
-    code, out, err = ask(*words)
-    assert (code, out) == (2, "")
-    assert err.startswith("error: ") and err.endswith("\n") and err.count("\n") == 1
-    assert tree(folder) == before
-    return err
-
-
-def remembered(place: Path) -> Path:
-    """A run that remembers, in a memory that MiniLM made: no text was embedded yet."""
-    run = Run(place, quiet=True)
-    oracle = rollout(Policy(model="oracle"), make_tasks(3), run, phase="1/acquire")
-    remember(Policy(model="random"), demos(oracle, 1), run)
-    run.close()
-    return place
-
+from agentevolve.run.folder import JOURNAL, read_run
+from agentevolve.update import memory_of
 
 BROKEN = {
     "list.yaml": (b"- a\n", "a list, not a mapping"),
