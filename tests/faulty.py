@@ -1,4 +1,5 @@
 """A server on loopback that speaks OpenAI's chat completions, misbehaves as it is told, and knows what it has served.
+Below it: who answers, the commands that ask it, and what is to come of them.
 
 What it answers hangs on the messages alone, and whether it misbehaves on them, its seed and how often they were asked: a run
 beside it is the same run every time, and asking again is worth while.
@@ -16,7 +17,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, NamedTuple
+
+from worlds import task_file
+
+from agentevolve.records import Usage
+from agentevolve.run.folder import JOURNAL, Run
 
 Messages = Sequence[Mapping[str, Any]]
 Script = Callable[[Messages], str]
@@ -281,16 +288,65 @@ def walk(messages: Messages) -> str:
     return "right" if "the lamp is right" in seen(messages) else "left"
 
 
+def recalls(text: str) -> bool:
+    """Whether somebody is shown a game that was won."""
+    return "game that was won" in text
+
+
 def learn(messages: Messages) -> str:
     """Walks to the lamp when it recalls a game that was won, and by luck without: one step in three it only waits."""
-    recalls = any("game that was won" in str(message["content"]) for message in messages)
     luck = random.Random(f"{len(messages)} {seen(messages)}").random()
-    return walk(messages) if recalls or luck < 2 / 3 or "the lamp is" not in seen(messages) else "wait"
+    knows = luck < 2 / 3 or any(recalls(str(message["content"])) for message in messages)
+    return walk(messages) if knows or "the lamp is" not in seen(messages) else "wait"
 
 
 # --- who asks ---
 
+# five of a hundred requests each: what a backend does to those who call it all day
+FIVE_PERCENT = dict.fromkeys(
+    (
+        *("429", "429 retry-after", "500", "hang", "reset", "empty", "broken", "html", "no usage", "cut off", "thinking"),
+        "refused temperature",
+    ),
+    0.05,
+)
+ANSWERED = ("", "thinking", *MISCOUNTED)  # the faults, or none, with which an answer can be used
 OPTIONS = {"timeout": 2.0, "tries": 8, "pause": 0.01}
+WORKERS = 4
+LIMIT = 6  # turns of an attempt
+RESERVED = 2_500  # at most so many tokens are held for one call: its prompt and the reply's limit
+ROUGH = 8  # an estimate is at least the words and at most so many times them
+
+SETUP = """\
+tasks: corridor.yaml
+model: openai/test
+api_base: {url}
+model_options: {options}
+recall: {{whole: [demo], nearest: {{}}}}
+workers: {workers}
+"""
+EVOLVE = """\
+train: {tasks: 6}
+val: {tasks: 8}
+test: {tasks: 4}
+rounds: 3
+arms: [base, memory]
+settings: {samples: 2, epsilon: [0.2], reflections: 2, rows: 0}
+"""
+COMPARE = """\
+train: {tasks: 5}
+held: {tasks: 5}
+rounds: 2
+budget: {episodes: 60}
+methods:
+- {method: agentevolve, settings: {samples: 2, epsilon: [0.2], reflections: 0, rows: 0}}
+- {method: reflexion, settings: {trials: 2}}
+"""
+COMMANDS = {
+    "run": ("run", "corridor.yaml", "--limit", "16", "--samples", "2", "--workers", str(WORKERS), "--out", "out", "--quiet"),
+    "evolve": ("evolve", "evolve.yaml", "--out", "out", "--quiet"),
+    "compare": ("compare", "compare.yaml", "--out", "out", "--quiet"),
+}
 
 
 def backend(server: Server, **options: float) -> dict[str, Any]:
@@ -302,3 +358,56 @@ def backend_words(server: Server, **options: float) -> tuple[str, ...]:
     """The same as options of `agentevolve run`."""
     said = ",".join(f"{name}={value:g}" for name, value in (OPTIONS | options).items())
     return ("--model", "openai/test", "--api-base", server.url, "--model-options", said)
+
+
+def prepared(folder: Path, server: Server, **options: float) -> dict[str, tuple[str, ...]]:
+    """Write into `folder` what `COMMANDS` name, and give the command lines that ask this server there."""
+    task_file(folder, length=2, limit=LIMIT)
+    setup = SETUP.format(url=server.url, options=json.dumps(OPTIONS | options), workers=WORKERS)
+    (folder / "evolve.yaml").write_text(setup + EVOLVE, "utf-8")
+    (folder / "compare.yaml").write_text(setup + COMPARE, "utf-8")
+    return COMMANDS | {"run": COMMANDS["run"] + backend_words(server, **options)}
+
+
+def again(words: Sequence[str]) -> tuple[str, ...]:
+    """The command line that goes on with what this one has begun."""
+    return (*words, *(() if words[0] == "run" else ("--resume",)))
+
+
+# --- what came of it ---
+
+
+def runs(folder: Path) -> list[Run]:
+    """Every run in `folder`, closed, to be read."""
+    found = [Run(path.parent, quiet=True) for path in sorted(folder.rglob(JOURNAL))]
+    for run in found:
+        run.close()
+    return found
+
+
+def outcomes(folder: Path) -> dict[tuple[str, str], tuple[object, ...]]:
+    """What became of each attempt in `folder`: by its run and id, all that does not hang on the clock or on how often was asked."""
+    return {
+        (str(run.folder.relative_to(folder)), one.id): (
+            *(one.task.id, one.sample, one.seed, one.end, one.reward, one.error, one.recalled),
+            tuple((turn.action, turn.observation) for turn in one.turns),
+        )
+        for run in runs(folder)
+        for one in run.trajectories.values()
+    }
+
+
+def settled(folder: Path, server: Server, kills: int = 0) -> None:
+    """Every token that the server gave is in the journals, once: exactly where it said how many, else by an estimate.
+
+    A killed process leaves an estimate of the calls that it had under way, whether the server had answered them or not.
+    """
+    spent = sum((run.spent() for run in runs(folder)), Usage())
+    tokens = spent.prompt_tokens + spent.completion_tokens
+    most = ROUGH * server.unreported() + kills * WORKERS * RESERVED
+    if kills:
+        assert tokens - spent.estimated <= server.reported()
+        assert server.reported() + server.unreported() <= tokens <= server.reported() + most
+    else:
+        assert tokens - spent.estimated == server.reported()
+        assert server.unreported() <= spent.estimated <= most
