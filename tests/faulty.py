@@ -32,7 +32,7 @@ KEY = "sk-echoed-000000000000"  # what a server with the fault "key" says back
 PATIENCE = 60.0  # seconds after which a hanging or slow answer ends even if the client still waits
 REFUSED = "refused "  # followed by the parameter that the server does not take
 
-# what the server answers instead: status, code, words; those without usage cost nothing
+# what the server answers instead, at no cost: status, code, words
 REFUSALS = {
     "429": (429, "rate_limit_exceeded", "Rate limit reached, try again later."),
     "429 retry-after": (429, "rate_limit_exceeded", "Rate limit reached, try again in a second."),
@@ -57,8 +57,8 @@ MISCOUNTED: dict[str, Callable[[int], int | None]] = {
     "negative usage": lambda tokens: -tokens,
     "absurd usage": lambda tokens: tokens + 10**12,
 }
-UNREADABLE = ("broken", "html")  # answers whose usage nobody can read
-SILENT = ("hang", "reset", "drip")  # no answer, or none that anybody waits for
+UNREADABLE = ("broken", "html")  # an answer was made, and nobody can read what it cost
+SILENT = ("hang", "reset", "drip")  # perhaps one would have been made: nobody waits for it, or knows what it cost
 
 
 class Asked(NamedTuple):
@@ -89,7 +89,7 @@ class Served(NamedTuple):
 
     @property
     def tokens(self) -> int:
-        """What the answer cost; nothing where nobody could have read it."""
+        """What the answer cost."""
         return self.prompt_tokens + self.completion_tokens
 
 
@@ -130,6 +130,10 @@ class Server:
     def unreported(self) -> int:
         """What the answers cost whose usage it kept to itself or got wrong."""
         return self.tokens(*MISCOUNTED)
+
+    def unread(self) -> int:
+        """What was perhaps paid for and nobody can know."""
+        return self.tokens(*UNREADABLE, *SILENT)
 
     def asked(self, body: Mapping[str, Any]) -> Asked:
         """Number a request."""
@@ -179,13 +183,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self, asked: Asked, fault: str) -> None:
         if fault in SILENT:
-            self.house.note(Served(0, fault, 0, 0, asked.digest))
+            self.house.note(Served(0, fault, words(asked.text), 0, asked.digest))
             return {"hang": self._hang, "reset": self._reset, "drip": self._drip}[fault]()
         if fault in REFUSALS or fault.startswith(REFUSED):
             return self._refuse(asked, fault)
         text = TWISTED.get(fault, str)(written(self.house.script(asked.body["messages"]), asked.body))
-        cost = (0, 0) if fault in UNREADABLE else (words(asked.text), words(text))
-        self.house.note(Served(200, fault, *cost, asked.digest))
+        self.house.note(Served(200, fault, words(asked.text), words(text), asked.digest))
         self._answer(text, fault, asked)
 
     def _refuse(self, asked: Asked, fault: str) -> None:
@@ -312,6 +315,7 @@ FIVE_PERCENT = dict.fromkeys(
 )
 ANSWERED = ("", "thinking", *MISCOUNTED)  # the faults, or none, with which an answer can be used
 OPTIONS = {"timeout": 2.0, "tries": 8, "pause": 0.01}
+COLD = {"timeout": 10.0}  # the first call of a process waits for what is imported then
 WORKERS = 4
 LIMIT = 6  # turns of an attempt
 RESERVED = 2_500  # at most so many tokens are held for one call: its prompt and the reply's limit
@@ -349,13 +353,8 @@ COMMANDS = {
 }
 
 
-def backend(server: Server, **options: float) -> dict[str, Any]:
-    """The settings of a policy, an evolution or a comparison whose model is this server, asked by an untiring client."""
-    return {"model": "openai/test", "api_base": server.url, "model_options": OPTIONS | options}
-
-
 def backend_words(server: Server, **options: float) -> tuple[str, ...]:
-    """The same as options of `agentevolve run`."""
+    """The options of `agentevolve run` that name this server as the model's backend, asked by an untiring client."""
     said = ",".join(f"{name}={value:g}" for name, value in (OPTIONS | options).items())
     return ("--model", "openai/test", "--api-base", server.url, "--model-options", said)
 
@@ -386,25 +385,26 @@ def runs(folder: Path) -> list[Run]:
 
 
 def outcomes(folder: Path) -> dict[tuple[str, str], tuple[object, ...]]:
-    """What became of each attempt in `folder`: by its run and id, all that does not hang on the clock or on how often was asked."""
+    """What became of each attempt in `folder`: by its run and id, whatever does not hang on the clock."""
     return {
         (str(run.folder.relative_to(folder)), one.id): (
             *(one.task.id, one.sample, one.seed, one.end, one.reward, one.error, one.recalled),
             tuple((turn.action, turn.observation) for turn in one.turns),
         )
         for run in runs(folder)
-        for one in run.trajectories.values()
+        for one in run.attempts().values()
     }
 
 
 def settled(folder: Path, server: Server, kills: int = 0) -> None:
     """Every token that the server gave is in the journals, once: exactly where it said how many, else by an estimate.
 
-    A killed process leaves an estimate of the calls that it had under way, whether the server had answered them or not.
+    What nobody can know is estimated or left out. A killed process leaves an estimate of the calls that it had under way, whether
+    the server had answered them or not.
     """
     spent = sum((run.spent() for run in runs(folder)), Usage())
     tokens = spent.prompt_tokens + spent.completion_tokens
-    most = ROUGH * server.unreported() + kills * WORKERS * RESERVED
+    most = ROUGH * (server.unreported() + server.unread()) + kills * WORKERS * RESERVED
     if kills:
         assert tokens - spent.estimated <= server.reported()
         assert server.reported() + server.unreported() <= tokens <= server.reported() + most

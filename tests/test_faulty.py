@@ -92,14 +92,15 @@ def test_a_usage_that_is_wrong_or_missing_is_known_to_the_server_alone(fault, to
         assert (server.reported(), server.unreported()) == (0, PROMPT + 1)
 
 
-def test_what_nobody_can_read_is_no_json_and_costs_nothing():
+def test_what_nobody_can_read_is_no_json_and_costs_all_the_same():
     for fault, kind in (("broken", "application/json"), ("html", "text/html")):
         with always(fault) as server:
             status, headers, text = post(server)
             assert (status, headers["Content-Type"]) == (200, kind)
             with pytest.raises(ValueError):
                 json.loads(text)
-            assert [one[:4] for one in server.served] == [(200, fault, 0, 0)]
+            assert [one[:4] for one in server.served] == [(200, fault, PROMPT, 1)]
+            assert (server.reported(), server.unread()) == (0, PROMPT + 1)
 
 
 @pytest.mark.parametrize(("fault", "raised"), [("hang", TimeoutError), ("reset", ConnectionResetError)])
@@ -107,7 +108,8 @@ def test_an_answer_may_not_come(fault, raised):
     with always(fault) as server:
         with pytest.raises(raised):
             post(server, timeout=0.3)
-        assert [one[:4] for one in server.served] == [(0, fault, 0, 0)]
+        assert [one[:4] for one in server.served] == [(0, fault, PROMPT, 0)]
+        assert (server.reported(), server.unread()) == (0, PROMPT)
 
 
 def test_a_slow_answer_keeps_a_reader_waiting_that_looks_at_pauses_only():

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from faulty import (
     ANSWERED,
+    COLD,
     COMMANDS,
     FIVE_PERCENT,
     LIMIT,
@@ -35,6 +36,7 @@ from agentevolve.cli.main import main
 from agentevolve.run.folder import JOURNAL
 
 TESTS = Path(__file__).parents[1]
+FEW_HANG = FIVE_PERCENT | {"hang": 0.01}  # each costs a cold process's whole patience
 
 
 def played(folder: Path, words: tuple[str, ...]) -> None:
@@ -75,7 +77,7 @@ def whole(tmp_path_factory) -> Callable[[str], tuple[dict, int]]:
     def known(command: str) -> tuple[dict, int]:
         folder = tmp_path_factory.mktemp(command)
         with Server(slowly) as server:
-            through(folder, prepared(folder, server)[command])
+            through(folder, prepared(folder, server, **COLD)[command])
             settled(folder, server)
         return outcomes(folder), len(server.served)
 
@@ -112,8 +114,8 @@ def test_killed_at_any_moment_it_comes_to_the_same_end_and_pays_once(tmp_path, w
     left = kills
     for life in itertools.count():  # a command that is through leaves the kills that are left to another
         folder, before = tmp_path / str(life), left
-        with Server(slowly, FIVE_PERCENT, seed=life) as server:
-            words = begun = prepared(folder, server)[command]
+        with Server(slowly, FEW_HANG, seed=life) as server:
+            words = begun = prepared(folder, server, **COLD)[command]
             while left and killed(folder, words, server, luck.randrange(answers // 4), luck.uniform(0.0, 0.03)):
                 left, words = left - 1, again(begun)
             through(folder, again(begun))

@@ -27,9 +27,18 @@ from faulty import (
 from worlds import task_file
 
 from agentevolve.cli.main import main
+from agentevolve.models.lite import open_model
+from agentevolve.records import Message
 
 HASTY = {"timeout": 0.5, "tries": 2}  # for what never passes
 TASKS = 6
+
+
+@pytest.fixture(scope="module", autouse=True)
+def warm():
+    """What is slow at the first call of a process is through before anything is timed."""
+    with Server(walk) as server:
+        open_model("openai/test", api_base=server.url).complete([Message(role="user", content="the lamp is left")])
 
 
 @pytest.fixture
