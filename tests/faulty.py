@@ -15,6 +15,7 @@ import socket
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -48,7 +49,7 @@ TWISTED: dict[str, Callable[[str], str]] = {
     "empty": lambda text: "",
     "cut off": lambda text: text[: len(text) // 2],
     "thinking": lambda text: f"<think>\nLeft or right? I could wait.\n</think>\n\n{text}",
-    "huge": lambda text: "word " * 1_000_000,
+    "huge": lambda text: "word" * 1_250_000,
     "key": lambda text: f"{text} {KEY}",
 }
 # what it does to the usage that it reports
@@ -330,9 +331,9 @@ recall: {{whole: [demo], nearest: {{}}}}
 workers: {workers}
 """
 EVOLVE = """\
-train: {tasks: 6}
-val: {tasks: 8}
-test: {tasks: 4}
+train: {tasks: 5}
+val: {tasks: 6}
+test: {tasks: 3}
 rounds: 3
 arms: [base, memory]
 settings: {samples: 2, epsilon: [0.2], reflections: 2, rows: 0}
@@ -394,6 +395,13 @@ def outcomes(folder: Path) -> dict[tuple[str, str], tuple[object, ...]]:
         for run in runs(folder)
         for one in run.attempts().values()
     }
+
+
+def makings(folder: Path) -> Counter[tuple[str, str, bool]]:
+    """How often each attempt stands in the journals of `folder`: by its run and id, and whether it was lost."""
+    lines = ((path, json.loads(line)) for path in folder.rglob(JOURNAL) for line in path.read_bytes().split(b"\n")[:-1])
+    attempts = ((path, line["data"]) for path, line in lines if line["kind"] == "trajectory")
+    return Counter((str(path.parent), one["id"], one["end"] == "error") for path, one in attempts)
 
 
 def settled(folder: Path, server: Server, kills: int = 0) -> None:

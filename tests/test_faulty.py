@@ -70,7 +70,7 @@ SAID = {
     "empty": ("", "stop"),
     "cut off": ("ri", "length"),
     "thinking": ("<think>\nLeft or right? I could wait.\n</think>\n\nright", "stop"),
-    "huge": ("word " * 1_000_000, "stop"),
+    "huge": ("word" * 1_250_000, "stop"),
     "key": (f"right {KEY}", "stop"),
 }
 

@@ -1,7 +1,6 @@
 """The real commands, killed and interrupted beside a backend that misbehaves: nothing is lost, doubled or paid for twice."""
 
 import itertools
-import json
 import multiprocessing
 import os
 import random
@@ -9,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -27,13 +25,13 @@ from faulty import (
     Server,
     again,
     learn,
+    makings,
     outcomes,
     prepared,
     settled,
 )
 
 from agentevolve.cli.main import main
-from agentevolve.run.folder import JOURNAL
 
 TESTS = Path(__file__).parents[1]
 FEW_HANG = FIVE_PERCENT | {"hang": 0.01}  # each costs a cold process's whole patience
@@ -99,13 +97,6 @@ def killed(folder: Path, words: tuple[str, ...], server: Server, wait: int, paus
     return process.exitcode != 0
 
 
-def finished(folder: Path) -> Counter[tuple[str, str]]:
-    """How often each attempt that came to an end stands in the journals of `folder`."""
-    lines = ((path, json.loads(line)) for path in folder.rglob(JOURNAL) for line in path.read_bytes().split(b"\n")[:-1])
-    attempts = ((path, line["data"]) for path, line in lines if line["kind"] == "trajectory")
-    return Counter((str(path), one["id"]) for path, one in attempts if one["end"] != "error")
-
-
 @pytest.mark.parametrize("kills", [4, pytest.param(100, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_killed_at_any_moment_it_comes_to_the_same_end_and_pays_once(tmp_path, whole, command, kills):
@@ -121,7 +112,8 @@ def test_killed_at_any_moment_it_comes_to_the_same_end_and_pays_once(tmp_path, w
             through(folder, again(begun))
             settled(folder, server, before - left)
         assert outcomes(folder) == expected
-        assert set(finished(folder).values()) == {1}
+        made = {attempt: times for attempt, times in makings(folder).items() if not attempt[2]}
+        assert set(made.values()) == {1}
         # an attempt that was under way begins anew, none that was through
         assert answers <= server.count(*ANSWERED) <= answers + (before - left) * WORKERS * LIMIT
         if not left:

@@ -9,6 +9,7 @@ from faulty import (
     ANSWERED,
     FIVE_PERCENT,
     KEY,
+    LIMIT,
     MISCOUNTED,
     SETUP,
     WORKERS,
@@ -17,6 +18,7 @@ from faulty import (
     again,
     backend_words,
     learn,
+    makings,
     outcomes,
     prepared,
     recalls,
@@ -79,7 +81,8 @@ def test_with_five_percent_of_every_fault_it_ends_as_without(ask, tmp_path, comm
         assert {outcome[3] for outcome in expected.values()} == {"terminated", "truncated"}  # some fail, some do not
         assert outcomes(tmp_path / "spoilt") == expected
         assert {one.fault for one in server.served} == {"", *FIVE_PERCENT}
-        assert server.count(*ANSWERED) == len(calm.served)
+        lost = sum(times for (_, _, lost), times in makings(tmp_path / "spoilt").items() if lost)
+        assert 0 <= server.count(*ANSWERED) - len(calm.served) <= lost * LIMIT  # what was answered is asked again for these alone
 
 
 # --- each of them: once, for ever, until it is mended ---
@@ -92,19 +95,18 @@ CARRIED = (
 )
 PASSING = ("429", "429 retry-after", "500", "hang", "reset", "drip", "empty", "cut off", "huge", "broken", "html")
 USERS = ("401", "402", "quota")  # the user's to mend: asking again is no use
-PAID = ("empty", "cut off", "huge")
 
 
-def words(server: Server, folder: Path, **options: float) -> tuple[str, ...]:
+def words(server: Server, folder: Path, tasks: int = TASKS, **options: float) -> tuple[str, ...]:
     """A small run that asks this server, and that walks straight to the lamp in every task if it is answered."""
     task_file(folder, length=2, limit=4)
-    small = ("--limit", str(TASKS), "--workers", str(WORKERS), "--out", "out", "--quiet", "--json")
+    small = ("--limit", str(tasks), "--workers", str(WORKERS), "--out", "out", "--quiet", "--json")
     return ("run", "corridor.yaml", *backend_words(server, **options), *small)
 
 
-def all_solved(folder: Path) -> bool:
+def all_solved(folder: Path, tasks: int = TASKS) -> bool:
     rewards = [outcome[4] for outcome in outcomes(folder).values()]
-    return rewards == [1.0] * TASKS
+    return rewards == [1.0] * tasks
 
 
 @pytest.mark.parametrize("fault", [*CARRIED, *PASSING])
@@ -114,7 +116,6 @@ def test_a_fault_that_is_there_once_changes_nothing(ask, tmp_path, fault):
         assert all_solved(tmp_path)
         assert server.count(fault) == 1
         assert server.count(*ANSWERED, "key") == 2 * TASKS
-        assert bool(server.tokens(fault)) is (fault in (*PAID, *CARRIED[:5]))
         settled(tmp_path, server)
 
 
@@ -146,12 +147,12 @@ def test_a_backend_that_fails_for_ever_stops_the_run_and_the_same_command_goes_o
 @pytest.mark.parametrize("at", [0, 5])
 def test_what_is_the_user_s_to_mend_is_asked_once_and_the_same_command_goes_on(ask, tmp_path, fault, at):
     with Server(walk, lambda asked: fault if asked.number >= at else "") as server:
-        asked = words(server, tmp_path)
+        asked = words(server, tmp_path, 30)
         assert "openai/test" in stopped(ask(*asked))
-        assert 1 <= server.count(fault) <= WORKERS
+        assert 1 <= server.count(fault) <= 2 * WORKERS  # those under way, and what began before they were answered
         server.faults = {}
         assert ask(*asked)[0] == 0
-        assert all_solved(tmp_path)
+        assert all_solved(tmp_path, 30)
         settled(tmp_path, server)
 
 
@@ -176,7 +177,7 @@ def test_a_moderated_prompt_costs_its_own_attempt_and_is_made_again_later(ask, t
 
 def test_a_limit_binds_where_no_usage_is_reported(ask, tmp_path):
     with Server(walk, {"no usage": 1.0}) as server:
-        asked = [word if word != str(TASKS) else "40" for word in words(server, tmp_path)]
+        asked = words(server, tmp_path, 40)
         assert ask(*asked, "--max-tokens", "6000")[0] == 3
         (run,) = runs(tmp_path)
         assert 1_000 < run.spent().tokens <= 6_000
@@ -232,7 +233,7 @@ def test_an_arm_that_an_outage_has_hit_promotes_nobody_and_is_measured_again(ask
         server.faults = outage
         stopped(ask(*asked, "hit"))
         (run,) = runs(tmp_path / "hit")
-        assert "error" in {one.end for one in run.trajectories.values()}
+        assert "error" in {one.end for one in run.attempts().values()}
         assert not [name for name in run.facts if name.startswith("gate ")]
         server.faults = {}
         code, found, _ = ask(*again((*asked, "hit")))
