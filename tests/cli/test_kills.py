@@ -33,7 +33,15 @@ from faulty import (
 
 from agentevolve.cli.main import main
 
-TESTS = Path(__file__).parents[1]
+PRELOADED = [
+    "litellm",
+    "openai.resources.chat",
+    "h2.connection",
+    "chromadb",
+    "langgraph.graph",
+    "agentevolve.loop.compare",
+    "worlds",
+]
 FEW_HANG = FIVE_PERCENT | {"hang": 0.01}  # each costs a cold process's whole patience
 
 
@@ -48,7 +56,8 @@ def played(folder: Path, words: tuple[str, ...]) -> None:
 def start(folder: Path, words: tuple[str, ...]) -> multiprocessing.Process:
     """The command line in a process of its own, which finds all that is slow to import imported."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["agentevolve.loop.compare", "agentevolve.cli.main", "chromadb", "langgraph.graph", "worlds"])
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it is fetched from the network
+    context.set_forkserver_preload(PRELOADED)
     process = context.Process(target=played, args=(folder, words))
     process.start()
     return process
@@ -143,7 +152,7 @@ def gone(group: int) -> bool:
 def test_interrupted_it_ends_with_one_line_and_goes_on(tmp_path, whole, command, sent):
     with Server(slowly, hangs_from_the_fifth_on) as server:
         words = prepared(tmp_path, server, timeout=300.0)[command]
-        settings = os.environ | {"PYTHONPATH": str(TESTS)}
+        settings = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
         process = subprocess.Popen(
             [sys.executable, "-c", CODE, *words],
             cwd=tmp_path,
