@@ -6,6 +6,8 @@ import pytest
 
 from agentevolve.local import catalog
 
+pytest.register_assert_rewrite("faulty")  # its checks tell what they compared
+
 
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
