@@ -20,7 +20,7 @@ from agentevolve.refine import demos
 from agentevolve.update import examples, finetune, remember
 
 sys.path.append(str(Path(__file__).parents[1] / "local"))
-import tiny  # noqa: E402
+import tiny
 
 POLICY = Policy(model="random")
 
