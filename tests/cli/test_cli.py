@@ -14,11 +14,12 @@ from worlds import TASKS, make_tasks, new_run, task_file
 
 from agentevolve.act.rollout import rollout
 from agentevolve.cli.main import main
+from agentevolve.local.rows import render
 from agentevolve.memory import HashEmbedder, open_memory
 from agentevolve.policy import Policy
 from agentevolve.refine import demos
 from agentevolve.run.folder import JOURNAL
-from agentevolve.update import remember
+from agentevolve.update import examples, remember
 
 CONFIG = """\
 tasks: corridor.yaml
@@ -353,3 +354,21 @@ def test_a_killed_command_is_resumed_to_the_same_end(tmp_path):
 def without_clock(tables: dict) -> dict:
     """The reports without the seconds that they took."""
     return {name: [{**one, "usage": {**one["usage"], "seconds": 0}} for one in reports] for name, reports in tables.items()}
+
+
+def test_distill_says_what_it_learnt_from_and_what_not(ask, tmp_path):
+    sys.path.append(str(Path(__file__).parents[1] / "local"))
+    import tiny
+
+    run = new_run(tmp_path / "run")
+    lived = rollout(Policy(model="oracle"), make_tasks(3), run, phase="1/acquire")
+    run.close()
+    tiny.folder(tmp_path / "tiny")
+    lengths = [len(render(row, tiny.tokenizer()).ids) for row in examples(lived)]
+    words = ("distill", "run", "--model", "local/tiny", "--epochs", "1", "--quiet", "--out", "adapter", "--max-length")
+    code, out, err = ask(*words, max(lengths) - 1)
+    assert code == 0
+    assert err.splitlines()[-1] == f"adapter: {lengths.count(max(lengths))} rows cut to {max(lengths) - 1} tokens"
+    assert out.startswith("adapter: learnt from 3 trajectories; ")
+    os.rename("adapter", "other")
+    assert "nothing to learn in 3 examples: 3 × no answer within 20 tokens" in refused(ask, tmp_path, *words, "20")
