@@ -140,8 +140,8 @@ def test_a_broken_task_set_is_one_line(ask, tmp_path, name):
         (("distill", ".", "--out", "adapter"), "not a run"),
         (("distill", ".", "--out", "adapter", "--model", "random"), "only a local model can be fine-tuned"),
         (
-            ("distill", ".", "--out", "adapter", "--learning-rate", "nan"),
-            "learning_rate: Input should be a finite number, not nan",
+            ("distill", ".", "--out", "adapter", "--learning-rate", "inf"),
+            "learning_rate: Input should be a finite number, not inf",
         ),
         (("distill", ".", "--out", "adapter", "--learning-rate", "0"), "learning_rate: Input should be greater than 0, not 0.0"),
         (("distill", ".", "--out", "adapter", "--max-length", "99999999"), "max_length: Input should be less than or equal to"),
