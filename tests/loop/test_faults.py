@@ -75,7 +75,8 @@ def test_with_five_percent_of_every_fault_it_ends_as_without(ask, tmp_path, comm
     with Server(learn) as calm, Server(learn, FIVE_PERCENT, seed=2) as server:
         for name, asked in (("calm", calm), ("spoilt", server)):
             words = prepared(tmp_path / name, asked)[command]
-            assert ask(*words, place=tmp_path / name)[0] == 0
+            code, _, err = ask(*words, place=tmp_path / name)
+            assert code == 0, err
             settled(tmp_path / name, asked)
         expected = outcomes(tmp_path / "calm")
         assert {outcome[3] for outcome in expected.values()} == {"terminated", "truncated"}  # some fail, some do not
@@ -116,7 +117,9 @@ def test_a_fault_that_is_there_once_changes_nothing(ask, tmp_path, fault):
         assert ask(*words(server, tmp_path))[0] == 0
         assert all_solved(tmp_path)
         assert server.count(fault) == 1
-        assert server.count(*ANSWERED, "key") == 2 * TASKS
+        # those that were under way when a parameter was refused for all are made again, so that all are asked alike
+        more = 2 * WORKERS if fault in ("refused temperature", "refused response_format") else 0
+        assert 2 * TASKS <= server.count(*ANSWERED, "key") <= 2 * TASKS + more
         settled(tmp_path, server)
 
 
@@ -134,7 +137,7 @@ def test_a_fault_that_can_be_lived_with_may_stay(ask, tmp_path, fault):
 @pytest.mark.parametrize("fault", [fault for fault in (*PASSING, "403") if fault != "drip"])
 def test_a_backend_that_fails_for_ever_stops_the_run_and_the_same_command_goes_on(ask, tmp_path, fault):
     with Server(walk, {fault: 1.0}) as server:
-        asked = words(server, tmp_path, **HASTY)
+        asked = words(server, tmp_path, **HASTY | ({"timeout": 20.0} if fault == "huge" else {}))
         assert "openai/test" in stopped(ask(*asked))
         assert set(one.fault for one in server.served) == {fault}
         settled(tmp_path, server)
