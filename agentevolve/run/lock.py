@@ -98,7 +98,7 @@ def _locked(path: Path) -> int:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
         try:
             _take(descriptor, path)
-            if os.read(descriptor, 1).strip(DIGITS):
+            if os.read(descriptor, 100).strip(DIGITS):
                 raise AgentevolveError(f"{path}: in the way: a file of somebody else's; move it, or name another folder")
             if _there(descriptor, path):
                 return descriptor

@@ -155,7 +155,7 @@ except AgentevolveError as error:
     assert as_another(tmp_path, imports, code) == f"{JOURNAL}: cannot read: Permission denied\n"
 
 
-@pytest.mark.parametrize("text", ["apt-get install\n", "\x00"])
+@pytest.mark.parametrize("text", ["apt-get install\n", "1 mutex\n", "\x00"])
 def test_somebody_elses_file_of_that_name_is_left_alone(tmp_path, text):
     (tmp_path / "lock").write_text(text)
     with pytest.raises(AgentevolveError, match="lock: in the way: a file of somebody else's"):
