@@ -53,7 +53,7 @@ LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
 )
 BOMBS = {
     "aliases of aliases": (LAUGHS, "line 5: more than 20,000 values, counting what aliases stand for"),
-    "merged aliases": ("a: &a {x: 1}\n" + LAUGHS[LAUGHS.index("b:") :], "line 6: more than 20,000 values"),
+    "merged aliases": ("a: &a {x: 1}\n" + LAUGHS[LAUGHS.index("b:") :], "line 5: more than 20,000 values"),
 }
 YAML = {
     "an alias inside of itself": ("a: &a [*a]\n", "line 1: more than 20,000 values"),
@@ -65,6 +65,7 @@ YAML = {
     "a key twice inside": ("tasks: x\ntrain: {tasks: 1, tasks: 2}\n", "line 2: the key 'tasks' is there twice"),
     "a key twice, spelled otherwise": ("1: a\n0x1: b\n", "line 2: the key 1 is there twice"),
     "endless digits": (f"rounds: {'9' * 5_000}\n", "not YAML: Exceeds the limit"),
+    "a number of very many bits": (f"rounds: 0x{'f' * 99}\n", "line 1: a number of more than 64 bits: 0xfff"),
     "no such alias": ("rounds: *none\n", "not YAML: found undefined alias 'none' (line 1)"),
     "an object": ("rounds: !!python/object/apply:os.getpid []\n", "not YAML: could not determine a constructor"),
 }
@@ -390,9 +391,5 @@ def test_half_surrogates_are_listed_on_any_stdout(odd, words, encoding):
     assert "half" in done.stdout or "acle" in done.stdout
     done = asked(odd, *words, "--json", PYTHONIOENCODING=encoding)
     assert done.returncode == 0, done.stderr
-    values = json.loads(done.stdout)
-    assert (
-        ODD in str(values).encode("unicode_escape").decode()
-        or json.dumps(ODD)[1:-1] in json.dumps(values)
-        or "or\ud800acle 道" in (values["run val"][0]["arm"])
-    )
+    values = json.dumps(json.loads(done.stdout))
+    assert json.dumps(ODD)[1:-1] in values or json.dumps("or\ud800acle 道") in values
