@@ -32,7 +32,7 @@ from agentevolve.cli.main import main
 from agentevolve.models.lite import open_model
 from agentevolve.records import Message
 
-HASTY = {"timeout": 0.5, "tries": 2}  # for what never passes
+HASTY = {"timeout": 2.0, "tries": 2}  # for what never passes
 TASKS = 6
 
 
@@ -75,14 +75,16 @@ def test_with_five_percent_of_every_fault_it_ends_as_without(ask, tmp_path, comm
     with Server(learn) as calm, Server(learn, FIVE_PERCENT, seed=2) as server:
         for name, asked in (("calm", calm), ("spoilt", server)):
             words = prepared(tmp_path / name, asked)[command]
-            assert ask(*words, place=tmp_path / name)[0] == 0
+            code, _, err = ask(*words, place=tmp_path / name)
+            assert code == 0, err
             settled(tmp_path / name, asked)
         expected = outcomes(tmp_path / "calm")
         assert {outcome[3] for outcome in expected.values()} == {"terminated", "truncated"}  # some fail, some do not
         assert outcomes(tmp_path / "spoilt") == expected
         assert {one.fault for one in server.served} == {"", *FIVE_PERCENT}
-        lost = sum(times for (_, _, lost), times in makings(tmp_path / "spoilt").items() if lost)
-        assert 0 <= server.count(*ANSWERED) - len(calm.served) <= lost * LIMIT  # what was answered is asked again for these alone
+        # what was answered is asked again for these alone: lost ones, and those of before a parameter was refused for all
+        remade = sum(makings(tmp_path / "spoilt").values()) - len(expected)
+        assert 0 <= server.count(*ANSWERED) - len(calm.served) <= remade * LIMIT
 
 
 # --- each of them: once, for ever, until it is mended ---
@@ -94,6 +96,7 @@ CARRIED = (
     *(f"refused {name}" for name in ("temperature", "seed", "max_tokens", "response_format")),
 )
 PASSING = ("429", "429 retry-after", "500", "hang", "reset", "drip", "empty", "cut off", "huge", "broken", "html")
+MATTERING = ("refused temperature", "refused response_format")  # what was asked for with them is asked for again without
 USERS = ("401", "402", "quota")  # the user's to mend: asking again is no use
 
 
@@ -115,7 +118,9 @@ def test_a_fault_that_is_there_once_changes_nothing(ask, tmp_path, fault):
         assert ask(*words(server, tmp_path))[0] == 0
         assert all_solved(tmp_path)
         assert server.count(fault) == 1
-        assert server.count(*ANSWERED, "key") == 2 * TASKS
+        remade = sum(makings(tmp_path).values()) - TASKS
+        assert remade == 0 or fault in MATTERING
+        assert 0 <= server.count(*ANSWERED, "key") - 2 * TASKS <= remade * LIMIT
         settled(tmp_path, server)
 
 
@@ -124,7 +129,6 @@ def test_a_fault_that_can_be_lived_with_may_stay(ask, tmp_path, fault):
     with Server(walk, {fault: 1.0}) as server:
         assert ask(*words(server, tmp_path))[0] == 0
         assert all_solved(tmp_path)
-        assert server.count(*ANSWERED, "key") == 2 * TASKS
         if fault.startswith("refused"):
             assert 1 <= server.count(fault) <= WORKERS  # learnt once, not at every call
         settled(tmp_path, server)
