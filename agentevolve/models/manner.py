@@ -28,6 +28,7 @@ REFUSAL = re.compile(
 OVERFLOW = re.compile(r"context (?:length|window|size)|maximum context|too many tokens|too long", re.IGNORECASE)
 SYSTEM = re.compile(r"system (?:role|message|prompt|instruction)|role ['\"`]?system|developer instruction", re.IGNORECASE)
 THOUGHT = re.compile(r"reasoning_content|reasoning content|thinking (?:block|content) (?:is|must)", re.IGNORECASE)
+FORM = {"max_tokens", "seed", "parallel_tool_calls", "reasoning_content"}  # how a request looks, not what is asked for
 SAID = {
     "max_tokens": "is sent as max_completion_tokens",
     "system": "messages are put into the first user message",
@@ -50,8 +51,9 @@ class Manner:
 
     @property
     def said(self) -> str:
-        """What was refused, in words: " without temperature, seed", or nothing."""
-        return f" without {', '.join(sorted(self._known))}" if self._known else ""
+        """What was refused that may matter for an answer, in words: " without temperature", or nothing."""
+        found = sorted(self._known - FORM)
+        return f" without {', '.join(found)}" if found else ""
 
     def fitted(self, call: dict[str, Any]) -> dict[str, Any]:
         """The call as this backend takes it."""

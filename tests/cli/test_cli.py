@@ -16,7 +16,7 @@ from worlds import TASKS, make_tasks, new_run, task_file
 from agentevolve.act.rollout import rollout
 from agentevolve.memory import HashEmbedder, open_memory
 from agentevolve.policy import Policy
-from agentevolve.run.folder import JOURNAL, read_run
+from agentevolve.run.folder import JOURNAL, Run, read_run
 from agentevolve.update import memory_of
 
 BROKEN = {
