@@ -32,7 +32,7 @@ from agentevolve.cli.main import main
 from agentevolve.models.lite import open_model
 from agentevolve.records import Message
 
-HASTY = {"timeout": 2.0, "tries": 2}  # for what never passes
+HASTY = {"timeout": 0.5, "tries": 2}  # for what never passes
 TASKS = 6
 
 
@@ -96,7 +96,6 @@ CARRIED = (
     *(f"refused {name}" for name in ("temperature", "seed", "max_tokens", "response_format")),
 )
 PASSING = ("429", "429 retry-after", "500", "hang", "reset", "drip", "empty", "cut off", "huge", "broken", "html")
-MATTERING = ("refused temperature", "refused response_format")  # what was asked for with them is asked for again without
 USERS = ("401", "402", "quota")  # the user's to mend: asking again is no use
 
 
@@ -118,9 +117,9 @@ def test_a_fault_that_is_there_once_changes_nothing(ask, tmp_path, fault):
         assert ask(*words(server, tmp_path))[0] == 0
         assert all_solved(tmp_path)
         assert server.count(fault) == 1
-        remade = sum(makings(tmp_path).values()) - TASKS
-        assert remade == 0 or fault in MATTERING
-        assert 0 <= server.count(*ANSWERED, "key") - 2 * TASKS <= remade * LIMIT
+        # those that were under way when a parameter was refused for all are made again, so that all are asked alike
+        more = 2 * WORKERS if fault in ("refused temperature", "refused response_format") else 0
+        assert 2 * TASKS <= server.count(*ANSWERED, "key") <= 2 * TASKS + more
         settled(tmp_path, server)
 
 
@@ -129,6 +128,7 @@ def test_a_fault_that_can_be_lived_with_may_stay(ask, tmp_path, fault):
     with Server(walk, {fault: 1.0}) as server:
         assert ask(*words(server, tmp_path))[0] == 0
         assert all_solved(tmp_path)
+        assert server.count(*ANSWERED, "key") == 2 * TASKS
         if fault.startswith("refused"):
             assert 1 <= server.count(fault) <= WORKERS  # learnt once, not at every call
         settled(tmp_path, server)
@@ -137,7 +137,7 @@ def test_a_fault_that_can_be_lived_with_may_stay(ask, tmp_path, fault):
 @pytest.mark.parametrize("fault", [fault for fault in (*PASSING, "403") if fault != "drip"])
 def test_a_backend_that_fails_for_ever_stops_the_run_and_the_same_command_goes_on(ask, tmp_path, fault):
     with Server(walk, {fault: 1.0}) as server:
-        asked = words(server, tmp_path, **HASTY)
+        asked = words(server, tmp_path, **HASTY | ({"timeout": 20.0} if fault == "huge" else {}))
         assert "openai/test" in stopped(ask(*asked))
         assert set(one.fault for one in server.served) == {fault}
         settled(tmp_path, server)
