@@ -11,6 +11,7 @@ import os
 import random
 import threading
 import time
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -361,6 +362,7 @@ def litellm() -> Any:
     for table in ("MODEL_COST_MAP", "ANTHROPIC_BETA_HEADERS"):  # else fetched from the network
         os.environ[f"LITELLM_LOCAL_{table}"] = "True"
     os.environ.setdefault("LITELLM_LOG", "ERROR")  # else it warns about models that it has no price for
+    warnings.filterwarnings("ignore", module=r"pydantic\b|litellm\b")  # of its own making, at every start
     import litellm as package
 
     package.telemetry = False

@@ -11,12 +11,14 @@ import pytest
 
 from agentevolve.local import catalog
 from agentevolve.models.engines.llama_cpp import serve
-from agentevolve.models.lite import LiteModel, open_model
+from agentevolve.models.lite import STRIKES, LiteModel, open_model
+from agentevolve.models.manner import Manner
 from agentevolve.models.stand_ins import RandomModel, ScriptedModel
 from agentevolve.models.tools import read
-from agentevolve.policy import ModelOptions
+from agentevolve.policy import ModelOptions, Price
 from agentevolve.protocols import AgentevolveError, BudgetExceeded, ModelError
 from agentevolve.records import Message
+from agentevolve.redact import redact
 from agentevolve.run.budget import Budget
 
 ASK = [Message(role="system", content="You play a game."), Message(role="user", content="Do you take the apple or go north?")]
@@ -428,3 +430,123 @@ def test_the_scripted_model_follows_its_script_and_keeps_its_calls():
     with pytest.raises(ModelError, match="script"):
         model.complete(ASK)
     assert ScriptedModel(lambda messages, choices: choices[-1]).complete(ASK, choices=ACTIONS).text == "open door"
+
+
+def refusal(text: str) -> tuple[int, str]:
+    return 400, json.dumps({"error": {"message": text}})
+
+
+def test_a_backend_without_a_system_role_gets_it_in_the_first_message():
+    with Backend(refusal("System role not supported"), answer("hello")) as backend:
+        model = open_model("openai/own", api_base=backend.url)
+        assert [model.complete(ASK).text for _ in range(2)] == ["hello", "hello"]
+    first, *others = [body["messages"] for _, _, body in backend.asked]
+    assert [message["role"] for message in first] == ["system", "user"]
+    assert others == [[{"role": "user", "content": f"{ASK[0].content}\n{ASK[1].content}"}]] * 2
+
+
+def test_the_reply_limit_has_another_name_where_the_backend_says_so():
+    with Backend(refusal("Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."), answer("hi")) as backend:
+        assert open_model("openai/own", api_base=backend.url).complete(ASK, max_tokens=77).text == "hi"
+    bodies = [body for _, _, body in backend.asked]
+    assert [(body.get("max_tokens"), body.get("max_completion_tokens")) for body in bodies] == [(77, None), (None, 77)]
+
+
+def test_thinking_is_sent_back_where_it_is_demanded_and_nowhere_else():
+    told = [
+        *ASK,
+        Message(role="assistant", content=CALLED, thinking="north it is"),
+        Message(role="user", content="You are north."),
+    ]
+    with Backend(refusal("Missing `reasoning_content` field in the assistant message"), called("go", "{}")) as backend:
+        model = open_model("openai/gpt-4o-mini", api_base=backend.url)
+        assert model.complete(told, tools=[TOOL]).text
+    sent = [[message.get("reasoning_content") for message in body["messages"]] for _, _, body in backend.asked]
+    assert sent[:2] == [[None] * 4, [None, None, "north it is", None]]
+
+
+def test_a_schema_that_is_refused_once_by_accident_is_asked_for_again():
+    with Backend((400, "{}"), answer('{"action": "go north"}')) as backend:
+        model = open_model("openai/own", api_base=backend.url)
+        replies = [model.complete(ASK, choices=ACTIONS) for _ in range(2)]
+    assert [reply.asked for reply in replies] == ["response_format"] * 2
+    assert all("response_format" in body for _, _, body in backend.asked)
+
+
+def test_a_schema_that_only_fails_is_given_up_at_the_second_call_and_each_reply_says_how_it_was_asked():
+    told = []
+    with Backend((400, "{}"), (400, "{}"), answer("go north"), (400, "{}"), (400, "{}"), answer("go north")) as backend:
+        model = open_model("openai/own", api_base=backend.url, manner=Manner(tell=lambda *said: told.append(said[0])))
+        replies = [model.complete(ASK, choices=ACTIONS) for _ in range(3)]
+    assert [reply.asked for reply in replies] == ["free text", *["free text without response_format"] * 2]
+    assert told == ["response_format"]
+    assert ["response_format" in body for _, _, body in backend.asked] == [True, True, False] * 2 + [False]
+
+
+def test_options_reach_the_backend_and_its_headers_are_secrets():
+    options = ModelOptions(reasoning_effort="low", headers={"X-API-Key": "abcdefgh12"}, body={"top_k": 5})
+    with Backend(answer("hello")) as backend:
+        open_model("openai/own", api_base=backend.url, options=options).complete(ASK)
+    ((_, headers, body),) = backend.asked
+    assert (body["reasoning_effort"], body["top_k"]) == ("low", 5)
+    assert {name.lower(): value for name, value in headers.items()}["x-api-key"] == "abcdefgh12"
+    assert "abcdefgh12" not in redact("the server said abcdefgh12")
+
+
+def test_a_streamed_answer_is_the_same_and_counted(apart, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", apart.key)
+    plain, streamed = (
+        open_model("openai/smollm2", api_base=apart.url, options=ModelOptions(stream=stream)).complete(ASK, max_tokens=9, seed=1)
+        for stream in (False, True)
+    )
+    assert streamed.text == plain.text
+    assert (streamed.usage.prompt_tokens, streamed.usage.completion_tokens, streamed.usage.estimated) == (
+        plain.usage.prompt_tokens,
+        plain.usage.completion_tokens,
+        0,
+    )
+
+
+@pytest.mark.parametrize(("name", "prices", "known"), [
+    ("openai/own", {}, False), ("openai/own", {"openai/own": Price(input=1, output=2)}, True), ("openai/gpt-4o", {}, True),
+    ("openai/own", {"openai/other": Price(input=1, output=2)}, False),
+])  # fmt: skip
+def test_a_limit_in_dollars_needs_a_price(name, prices, known):
+    if known:
+        open_model(name, budget=Budget(max_usd=1.0), prices=prices)
+        return
+    with pytest.raises(AgentevolveError, match=r"max_usd: no price of openai/own is known.*prices:"):
+        open_model(name, budget=Budget(max_usd=1.0), prices=prices)
+
+
+def test_a_given_price_is_what_is_booked():
+    budget = Budget(max_usd=1.0)
+    with Backend(answer("hello", prompt=1000, completion=100, cached=600)) as backend:
+        prices = {"openai/own": Price(input=2, output=10, cached=1)}
+        reply = open_model("openai/own", api_base=backend.url, budget=budget, prices=prices).complete(ASK)
+    assert reply.usage.usd == budget.spent.usd == pytest.approx((400 * 2 + 600 * 1 + 100 * 10) / 1e6)
+
+
+def test_a_backend_that_is_away_ends_the_run_instead_of_scoring_zeros():
+    with Backend((400, '{"error": {"message": "no"}}')) as backend:
+        model = open_model("openai/own", api_base=backend.url)
+        for _ in range(STRIKES - 1):
+            with pytest.raises(ModelError):
+                model.complete(ASK)
+        with pytest.raises(AgentevolveError, match=rf"{STRIKES} calls in a row came to nothing.*no"):
+            model.complete(ASK)
+
+
+def test_one_forbidden_prompt_is_one_lost_attempt_and_a_key_that_never_worked_is_the_user_s_to_mend():
+    forbidden = 403, '{"error": {"message": "forbidden"}}'
+    with Backend(answer("hello"), forbidden, answer("hello")) as backend:
+        model = open_model("openai/own", api_base=backend.url)
+        assert model.complete(ASK).text
+        with pytest.raises(ModelError):
+            model.complete(ASK)
+        assert model.complete(ASK).text
+    with Backend((403, '{"error": {"message": "flagged by moderation"}}'), answer("hello")) as backend:
+        model = open_model("openai/own", api_base=backend.url)
+        with pytest.raises(ModelError):
+            model.complete(ASK)
+        assert model.complete(ASK).text
