@@ -82,12 +82,8 @@ def test_worse_is_said_too():
 
 def losing(one: Learnt, name: str, tasks: int) -> Learnt:
     """The same with the first so many attempts of the arm lost."""
-    arms = [
-        arm
-        if arm.name != name
-        else arm._replace(attempts=[lost(f"t{n}", seed=one.seed) for n in range(tasks)] + arm.attempts[tasks:])
-        for arm in one.arms
-    ]
+    gone = [lost(f"t{n}", seed=one.seed) for n in range(tasks)]
+    arms = [arm._replace(attempts=gone + arm.attempts[tasks:]) if arm.name == name else arm for arm in one.arms]
     return one._replace(arms=arms)
 
 
