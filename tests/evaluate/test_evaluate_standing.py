@@ -148,7 +148,7 @@ def test_the_markdown_says_all_and_escapes_what_comes_from_outside():
     found = [row.model_copy(update={"method": "<b>|x\n`"}) if row.method == "idle" else row for row in rows()]
     text = markdown(found, ["no *end*"], "Made by hand.")
     line = next(line for line in text.splitlines() if "good" in line)
-    assert line.startswith("| good\\* | 60 | 90 \\[70, 97\\] | +70 \\[+39, +86\\] | +70 +70 +70 |")
+    assert line.startswith("| good\\* | 60 | 90 \\[70, 97\\] | +70 \\[+40, +86\\] | +70 +70 +70 |")
     assert "\\<b\\>\\|x \\`" in text
     assert text.rstrip().endswith("- no \\*end\\*")
     assert len({line.count(" | ") for line in text.splitlines() if line.startswith("| ") and "<b" not in line}) == 1
