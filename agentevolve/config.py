@@ -47,7 +47,7 @@ class Held(Settings):
 class Gate(Settings):
     """When a candidate replaces the policy in place: its paired difference on `val` is above `margin`.
 
-    `interval`: the lower end of the 95% interval has to be; `mean`: the difference itself.
+    `interval`: the lower end of its interval has to be, 95% and wider for several candidates; `mean`: the difference itself.
     """
 
     rule: Literal["interval", "mean"] = "interval"

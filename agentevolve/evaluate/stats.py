@@ -82,19 +82,19 @@ def success_interval(tasks: Clusters) -> tuple[float, float]:
     """
     if not tasks:
         return 0.0, 1.0
-    n = effective(tasks, _believed(len(tasks), LEVEL))
+    n = effective(tasks, _believed(len(tasks) - 1, LEVEL))
     return wilson(fmean(_flat(tasks)) * n, n)
 
 
 def difference_interval(tasks: Clusters, level: float = LEVEL) -> tuple[float, float]:
     """The interval of the mean of paired differences, each -1, 0 or 1, over tasks: Tango's, by the effective number of pairs.
 
-    Fewer than three tasks give (-1, 1): they do not say how others would come out. The 95% interval covers 96 to 97% of
-    simulated comparisons of 30 tasks, 95 to 96% of 100, with one or three seeds. It is too wide rather than too narrow where
-    discordant pairs are few: of 10, 20 and 40 tasks, of which a base solves none and its successor 5%, it covers exactly 100.0,
-    100.0 and 99.7%. Between 93 and 97% nothing can for 10 and 20, the number solved being discrete, and for 40 only what takes
-    a task that is lost to be impossible since none was seen. Between equal arms, each with its own luck at a task, the lower end
-    is above zero in at most 2.5% of comparisons of any size.
+    Fewer than three tasks give (-1, 1): they do not say how others would come out. The 95% interval covers 95 to 97% of
+    simulated comparisons of 30 or 100 tasks, with one or three seeds. It is too wide rather than too narrow where discordant
+    pairs are few: of 10, 20 and 40 tasks, of which a base solves none and its successor 5%, it covers exactly 100.0, 100.0 and
+    99.7%. Between 93 and 97% nothing can for 10 and 20, the number solved being discrete, and for 40 only what takes it to be
+    impossible, since none was seen, that a task is solved only before. Between arms of equal chances at each task the lower end
+    is above zero in at most 2.5% of comparisons, of however few tasks: with an attempt each it takes six, all won.
     """
     if len(tasks) < 3:
         return -1.0, 1.0
@@ -240,11 +240,11 @@ def _normal(level: float) -> float:
     return NormalDist().inv_cdf((1 + level) / 2)
 
 
-def _believed(tasks: int, level: float) -> float:
-    """How much of a number that is estimated over so few tasks is believed: (z / t)^2, Student's t for the normal's z."""
+def _believed(freedom: int, level: float) -> float:
+    """How much of a number estimated with so many degrees of freedom is believed: (z / t)^2, Student's t for the normal's z."""
     from scipy.special import stdtrit
 
-    return float((_normal(level) / stdtrit(tasks - 1, (1 + level) / 2)) ** 2) if tasks > 1 else 0.0
+    return float((_normal(level) / stdtrit(freedom, (1 + level) / 2)) ** 2) if freedom else 0.0
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -182,7 +182,7 @@ def test_a_backend_that_refuses_connections_is_counted_and_the_run_goes_on(ask, 
         words = ("run", "corridor.yaml", "--model", "openai/x", "--api-base", base, "--limit", "2", "--out", "r")
         code, out, err = ask(*words, "--json", "--quiet")
     (report,) = json.loads(out)["corridor val"]
-    assert (code, report["n"], report["errors"], report["success"]) == (0, 2, 2, 0.0)
+    assert (code, report["n"], report["errors"], report["success"]) == (0, 0, 2, 0.0)
     assert err == "run: r\n"
     found = [json.loads(line)["data"] for line in (tmp_path / "r" / JOURNAL).read_text().splitlines()[2:]]
     assert [one["end"] for one in found] == ["error", "error"]

@@ -197,13 +197,13 @@ def test_samples_of_a_task_are_one_cluster():
 
 @pytest.mark.parametrize(
     ("tasks", "value", "low", "high"),
-    [  # by hand, with Student's t of n - 1: t^2 / (n + t^2) from 0, and from the ends of the scale twice that
-        (3, 0, -0.8605, 0.8605),
-        (10, 0, -0.3385, 0.3385),
-        (40, 0, -0.0928, 0.0928),
-        (10, 1, 0.3230, 1),
-        (10, -1, -1, -0.3230),
-        (40, 1, 0.8144, 1),
+    [  # by hand, with Student's t of n: t^2 / (n + t^2) from 0, and twice that from the ends of the scale
+        (3, 0, -0.7715, 0.7715),
+        (10, 0, -0.3318, 0.3318),
+        (40, 0, -0.0927, 0.0927),
+        (10, 1, 0.3365, 1),
+        (10, -1, -1, -0.3365),
+        (40, 1, 0.8147, 1),
     ],
 )
 def test_equal_differences_leave_to_doubt_what_was_not_seen(tasks, value, low, high):
@@ -323,6 +323,13 @@ def test_the_gate_promotes_what_is_no_better_at_most_at_its_level(tasks, attempt
     rng = np.random.default_rng(0)
     found = np.mean([promoted(tasks, attempts, candidates, rng) for _ in range(trials)])
     assert found <= (0.025 + 3 * (0.025 * 0.975 / trials) ** 0.5 if tasks > 2 else 0)
+
+
+@pytest.mark.parametrize(("won", "of", "promotes"), [(5, 5, False), (6, 6, True), (5, 6, False), (8, 9, True), (7, 9, False)])
+def test_a_few_tasks_promote_where_the_sign_test_does(won, of, promotes):
+    """By hand, the chance of so many heads: 1/32, 1/64, 7/64, 10/512, 46/512."""
+    base, better = arm([0] * won + [1] * (of - won)), arm([1] * won + [0] * (of - won))
+    assert (gate("base", base, {"memory": better}, "interval", 0.0)["promoted"] == "memory") is promotes
 
 
 def test_the_gates_intervals_are_corrected_for_the_candidates():
