@@ -13,6 +13,7 @@ import json
 import random
 import socket
 import struct
+import sys
 import threading
 import time
 from collections import Counter
@@ -168,6 +169,10 @@ class Server:
 class _Listener(ThreadingHTTPServer):
     request_queue_size = 128
     daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # clients are killed here
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
