@@ -12,16 +12,17 @@ from pydantic import BaseModel, ValidationError
 from agentevolve.protocols import AgentevolveError
 
 SHOWN = 200  # characters of what was given
+AGAIN = 60  # of a part of it that a message has said already
 LARGEST = 1 << 20  # bytes of a YAML file
 MOST = 20_000  # values in it, each alias counted as what it stands for
 DEEPEST = 30  # values inside each other
 Kind = TypeVar("Kind", bound=BaseModel)
 
 
-def shown(value: object) -> str:
+def shown(value: object, most: int = SHOWN) -> str:
     """The value as Python writes it, on one short line without control characters."""
     try:
-        return cut(repr(value))
+        return cut(repr(value), most)
     except (ValueError, RecursionError):  # an integer of thousands of digits
         return f"a {type(value).__name__}"
 
@@ -65,7 +66,7 @@ def parsed(text: str) -> Any:
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1})" if mark else ""
-        raise ValueError(f"not YAML: {cut(getattr(error, 'problem', None) or error)}{where}") from None
+        raise ValueError(f"not YAML: {cut(getattr(error, 'problem', None) or error, AGAIN)}{where}") from None
 
 
 def checked(kind: type[Kind], values: Mapping[str, Any], where: object) -> Kind:
@@ -149,7 +150,11 @@ class _Reader(yaml.SafeLoader):
         """A number, or the text if it is one in base 60."""
         if ":" in (text := str(self.construct_scalar(node))):
             return text
-        return self.construct_yaml_int(node) if node.tag.endswith(":int") else self.construct_yaml_float(node)
+        if node.tag.endswith(":float"):
+            return self.construct_yaml_float(node)
+        if abs(number := self.construct_yaml_int(node)) >> 63:
+            raise _Refused(f"line {node.start_mark.line + 1}: a number of more than 64 bits: {cut(text, AGAIN)}")
+        return number
 
 
 for _kind in ("int", "float"):

@@ -17,7 +17,7 @@ from typing import Any, Literal, cast, get_type_hints
 
 from pydantic import ConfigDict, Field, JsonValue, StrictInt, create_model, model_validator
 
-from agentevolve.given import checked, cut, read_yaml, shown
+from agentevolve.given import AGAIN, checked, cut, read_yaml, shown
 from agentevolve.protocols import AgentevolveError, Environment
 from agentevolve.records import Record, Split, Task
 
@@ -91,7 +91,9 @@ def load(name: str) -> Any:
     for part in attribute.split("."):
         if not hasattr(found, part):
             public = ", ".join(known for known in dir(found) if not known.startswith("_"))
-            raise AgentevolveError(f"{shown(name)}: there is no {shown(part)} in {cut(module_name)}; known: {public}")
+            raise AgentevolveError(
+                f"{shown(name)}: there is no {shown(part, AGAIN)} in {cut(module_name, AGAIN)}; known: {public}"
+            )
         found = getattr(found, part)
     return found
 
@@ -254,14 +256,14 @@ def _import(module: str, what: str) -> ModuleType:
     except ModuleNotFoundError as error:
         missing = error.name or module
         if module == missing or module.startswith(f"{missing}."):
-            raise AgentevolveError(f"{what}: there is no module {shown(missing)}; is its folder on PYTHONPATH?") from None
+            raise AgentevolveError(f"{what}: there is no module {shown(missing, AGAIN)}; is its folder on PYTHONPATH?") from None
         if missing.startswith("agentevolve"):
             raise
         package = missing.partition(".")[0].replace("_", "-")
         raise AgentevolveError(f"{what} needs a package that is not installed: pip install {cut(package)}") from None
     except (Exception, SystemExit) as error:
         why = f"{type(error).__name__}: {error}"
-        raise AgentevolveError(f"{what}: the module {cut(module)} fails when it is imported: {cut(why)}") from None
+        raise AgentevolveError(f"{what}: the module {cut(module, AGAIN)} fails when it is imported: {cut(why)}") from None
 
 
 def _shipped() -> dict[str, Path]:

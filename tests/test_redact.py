@@ -46,7 +46,8 @@ def test_a_secret_is_hidden(text, kept):
     "text",
     [
         "", "Corridor two: the lamp is left.", "the key is under the mat; take key", "a bearer of international bad news came",
-        "authorization of basic understanding", "http://host:80/v1 and user@host", "sk-learn-and-something-else", "the risk-0123456789abcdefgh",
+        "authorization of basic understanding", "http://host:80/v1 and user@host", "sk-learn-and-something-else",
+        "the risk-0123456789abcdefgh",
         "short", "trajectory", "see https://a.b/c:d@e", "a\nb\t\\ \ud800 道",
     ],
 )  # fmt: skip
@@ -96,8 +97,8 @@ def test_a_password_in_an_address_is_hidden_and_the_same_run_goes_on(tmp_path):
 
 def test_a_password_in_a_config_is_hidden_and_the_same_config_goes_on(tmp_path):
     (tmp_path / "evolve.yaml").write_text(
-        f"tasks: {task_file(tmp_path, length=2)}\nmodel: random\napi_base: http://me:pa55w0rd@127.0.0.1:9/v1\ntrain: {{tasks: 2}}\n"
-        "settings: {samples: 1, reflections: 0, rows: 0}\nval: {tasks: 2}\narms: [base]\n"
+        f"tasks: {task_file(tmp_path, length=2)}\nmodel: random\napi_base: http://me:pa55w0rd@127.0.0.1:9/v1\n"
+        "train: {tasks: 2}\nsettings: {samples: 1, reflections: 0, rows: 0}\nval: {tasks: 2}\narms: [base]\n"
     )
     config = read_config(tmp_path / "evolve.yaml")
     write_config(config, tmp_path / "again.yaml")

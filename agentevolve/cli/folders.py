@@ -27,20 +27,27 @@ def named_folder(text: str) -> Path:
 def writable(place: Path) -> Path:
     """The folder, there or not. Raises AgentevolveError, before anything is done for it, where it cannot be made or written."""
     try:
-        there = next(folder for folder in (place, *place.parents) if os.path.lexists(folder))
-        with contextlib.suppress(FileNotFoundError):
-            os.stat(place)  # a name may be too long for the disk, or a part of the path no folder
-        wrong = {
-            "is a link to nothing": not there.exists(),
-            "is not a folder": not there.is_dir(),
-            "cannot be written": not os.access(there, os.W_OK | os.X_OK),
-        }
-        why = next((f"{there} {what}" for what, holds in wrong.items() if holds), "")
+        why = _hindrance(place)
     except OSError as error:
         why = error.strerror or str(error)
     if why:
         raise AgentevolveError(f"{place}: cannot be a run's folder: {why}")
     return place
+
+
+def _hindrance(place: Path) -> str:
+    """Why there can be no folder that is written in; empty if there can. Raises OSError for a name that the disk cannot have."""
+    there = next(folder for folder in (place, *place.parents) if os.path.lexists(folder))
+    if not there.exists():
+        return f"{there} is a link to nothing"
+    if not there.is_dir():
+        return f"{there} is not a folder"
+    if not os.access(there, os.W_OK | os.X_OK):
+        return f"{there} cannot be written"
+    for named in (place, *(there / part for part in place.relative_to(there).parts)):
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(named)
+    return ""
 
 
 def seeds(place: Path) -> list[Path]:

@@ -21,7 +21,6 @@ Clusters = Sequence[Sequence[float]]  # for each task the values of its attempts
 LOST_SHARE = 0.10  # of the pairs: when more are lost, nothing is concluded from the rest
 SAID = 200  # characters of a reason
 LEVEL = 0.95  # of every interval that does not say another
-Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
 RESAMPLES = 10_000
 BATCH = 1_000_000  # resampled values held at once: 8 MB
 
@@ -30,8 +29,9 @@ def wilson(successes: float, n: float) -> tuple[float, float]:
     """The 95% Wilson score interval of a share, in [0, 1]; with n = 0 nothing is known: (0, 1)."""
     if n == 0:
         return 0.0, 1.0
-    share, square = successes / n, Z * Z / n
-    half = Z * sqrt(share * (1 - share) / n + square / (4 * n))
+    share, z = successes / n, _normal(LEVEL)
+    square = z * z / n
+    half = z * sqrt(share * (1 - share) / n + square / (4 * n))
     return max(0.0, (share + square / 2 - half) / (1 + square)), min(1.0, (share + square / 2 + half) / (1 + square))
 
 
@@ -58,46 +58,49 @@ def tango(better: float, worse: float, n: float, quantile: float) -> tuple[float
     return low, high
 
 
-def effective(tasks: Clusters, believed: float = 1.0) -> float:
-    """How many independent attempts those at `tasks` are worth, by the variance of the tasks' sums: `believed` of it.
+def effective(tasks: Clusters, believed: float, sure: float = 1.0) -> float:
+    """How many independent attempts those at `tasks` are worth, `believed` of what the spread over tasks says.
 
-    At least as many as if a task's attempts were all alike (with equally many a task: the number of tasks), at most as many as
-    there are (Kish 1965; Korn and Graubard 1998). Where all values are equal nothing tells, and it is the least.
+    At least `sure` of the number if a task's attempts were all alike (with equally many a task: the number of tasks), at most
+    as many as there are (Kish 1965; Korn and Graubard 1998). Where all values are equal nothing tells, and it is the least.
     """
     sizes, values = [len(task) for task in tasks], _flat(tasks)
     n, mean = len(values), fmean(values)
-    least = n * n / sum(size * size for size in sizes)
+    least = sure * n * n / sum(size * size for size in sizes)
     alone = sum((value - mean) ** 2 for value in values) / n
-    if len(tasks) < 2 or alone == 0:
+    together = sum((sum(task) - mean * len(task)) ** 2 for task in tasks) / n * len(tasks) / max(1, len(tasks) - 1)
+    if alone == 0 or not believed:
         return least
-    together = sum((sum(task) - mean * len(task)) ** 2 for task in tasks) / n * len(tasks) / (len(tasks) - 1)
     return max(least, n * min(1.0, believed * alone / together)) if together else float(n)
 
 
 def success_interval(tasks: Clusters) -> tuple[float, float]:
     """The 95% interval of the share solved, over tasks: Wilson's, by the effective number of attempts.
 
-    With one attempt a task it is Wilson's own. With several it covers 94 to 97% in simulation (10 to 20 tasks of 8 attempts,
-    100 of 3, tasks alike or of very different difficulty), where Wilson over attempts covers down to 60%. The estimated number is
-    believed by (z / t)^2, t of as many degrees of freedom as there are tasks but one (Korn and Graubard 1998).
+    With one attempt a task it is Wilson's own. With several it covers 95 to 97% of simulated measurements of 20 tasks of 8
+    attempts or 100 of 3, be the tasks alike or most of them always or never solved; Wilson over attempts covered down to 62%.
     """
     if not tasks:
         return 0.0, 1.0
-    believed = (Z / _student(len(tasks) - 1, LEVEL)) ** 2 if len(tasks) > 1 else 0.0
-    n = effective(tasks, believed)
+    n = effective(tasks, _believed(len(tasks), LEVEL))
     return wilson(fmean(_flat(tasks)) * n, n)
 
 
 def difference_interval(tasks: Clusters, level: float = LEVEL) -> tuple[float, float]:
-    """The interval of the mean of paired differences, each -1, 0 or 1, over tasks: Tango's, by Student's t.
+    """The interval of the mean of paired differences, each -1, 0 or 1, over tasks: Tango's, by the effective number of pairs.
 
-    The number of pairs is the effective one. Fewer than two tasks give (-1, 1): one says nothing about how others would come out.
+    Fewer than three tasks give (-1, 1): they do not say how others would come out. The 95% interval covers 96 to 97% of
+    simulated comparisons of 30 tasks, 95 to 96% of 100, with one or three seeds. It is too wide rather than too narrow where
+    discordant pairs are few: of 10, 20 and 40 tasks, of which a base solves none and its successor 5%, it covers exactly 100.0,
+    100.0 and 99.7%. Between 93 and 97% nothing can for 10 and 20, the number solved being discrete, and for 40 only what takes
+    a task that is lost to be impossible since none was seen. Between equal arms, each with its own luck at a task, the lower end
+    is above zero in at most 2.5% of comparisons of any size.
     """
-    if len(tasks) < 2:
+    if len(tasks) < 3:
         return -1.0, 1.0
-    values = _flat(tasks)
+    values, believed = _flat(tasks), _believed(len(tasks), level)
     better, worse = (values.count(value) / len(values) for value in (1.0, -1.0))
-    return tango(better, worse, effective(tasks), _student(len(tasks) - 1, level))
+    return tango(better, worse, effective(tasks, believed, believed), _normal(level))
 
 
 def paired(a: Sequence[Trajectory], b: Sequence[Trajectory], level: float = LEVEL) -> Difference:
@@ -233,10 +236,15 @@ def success(attempts: Iterable[Trajectory]) -> float:
     return _mean([attempt.solved for attempt in attempts if not attempt.lost])
 
 
-def _student(freedom: int, level: float) -> float:
+def _normal(level: float) -> float:
+    return NormalDist().inv_cdf((1 + level) / 2)
+
+
+def _believed(tasks: int, level: float) -> float:
+    """How much of a number that is estimated over so few tasks is believed: (z / t)^2, Student's t for the normal's z."""
     from scipy.special import stdtrit
 
-    return float(stdtrit(freedom, (1 + level) / 2))
+    return float((_normal(level) / stdtrit(tasks - 1, (1 + level) / 2)) ** 2) if tasks > 1 else 0.0
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -250,6 +250,10 @@ def _template(tokenizer: Any, messages: Sequence[Message], *, start: bool) -> st
 
 
 def _tokens(tokenizer: Any, text: str) -> list[int]:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Unfit("its text holds half a surrogate pair, which no tokenizer reads") from None
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 

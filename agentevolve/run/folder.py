@@ -154,7 +154,8 @@ class Run:
 
     def about(self, name: str, value: Any) -> Any:
         """Journal what the run is about, or find what it is about already. Raises AgentevolveError for a run of another kind."""
-        if bool(self.trajectories or self.lost or self.facts) and name not in self.facts:
+        told = [fact for fact in self.facts if not fact.startswith(MANNER)]  # that may be another run's
+        if bool(self.trajectories or self.lost or told) and name not in self.facts:
             raise AgentevolveError(f"{self.folder}: holds a run of another {name}; name a new folder with --out")
         return self.once(name, lambda: value)
 

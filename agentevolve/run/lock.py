@@ -17,6 +17,7 @@ from agentevolve.protocols import AgentevolveError
 
 LOCK = "lock"
 HELD = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)  # what the systems say of a file that somebody else has locked
+DIGITS = b"0123456789"
 FAR = 1 << 30  # Windows hides a locked byte from everybody, and who holds the lock is to be read
 
 
@@ -46,10 +47,9 @@ def lock(folder: Path) -> Lock:
     path, made = folder / LOCK, not os.path.lexists(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        held = Lock(path, _locked(path), made)
+        return _signed(path, made)
     except OSError as error:
         raise AgentevolveError(f"{folder}: cannot write: {error.strerror or error}") from None
-    return held
 
 
 def hold(descriptor: int, *, wait: bool) -> None:
@@ -77,13 +77,29 @@ def _let_go(path: Path, descriptor: int, made: bool, owner: int) -> None:
             path.parent.rmdir()
 
 
+def _signed(path: Path, made: bool) -> Lock:
+    """The lock, with a file that says whose it is; if that cannot be written, there is none."""
+    descriptor = _locked(path)
+    held = Lock(path, descriptor, made)
+    try:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
+    except BaseException:
+        held.release()
+        raise
+    return held
+
+
 def _locked(path: Path) -> int:
-    """The lock file, open, locked, and saying whose it is; tried again if its last holder removed it meanwhile."""
+    """The lock file, open and locked; tried again if its last holder removed it meanwhile."""
     while True:
         # a link is not followed: what it leads to is not ours to write
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
         try:
             _take(descriptor, path)
+            if os.read(descriptor, 100).strip(DIGITS):
+                raise AgentevolveError(f"{path}: in the way: a file of somebody else's; move it, or name another folder")
             if _there(descriptor, path):
                 return descriptor
         except BaseException:
@@ -101,8 +117,6 @@ def _take(descriptor: int, path: Path) -> None:
                 f"{path.parent}: in use by {_holder(descriptor)}; one process at a time writes there"
             ) from None
         raise
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, str(os.getpid()).encode())
 
 
 def _there(descriptor: int, path: Path) -> bool:
@@ -121,5 +135,5 @@ def _holder(descriptor: int) -> str:
         return f"this process ({said}) already"
     with contextlib.suppress(OSError):
         command = Path(f"/proc/{said}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
-        return f"process {said} ({command[:200]})"
+        return f"process {said} ({''.join(sign for sign in command[:200] if sign.isprintable())})"
     return f"process {said}"

@@ -34,7 +34,7 @@ def place(tmp_path):
 def asked(
     place: Path, *words: str, stdout: int = subprocess.PIPE, limits=(), **settings: str
 ) -> subprocess.CompletedProcess[str]:
-    """One command in a process of its own, within a minute and 4 GB."""
+    """One command in a process of its own, within two minutes and 4 GB."""
 
     def limit() -> None:
         for kind, most in ((resource.RLIMIT_AS, 4 << 30), *limits):
@@ -43,7 +43,7 @@ def asked(
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parents[1])])} | settings
     return subprocess.run(
         [*COMMAND, *words],
-        cwd=place, env=environment, stdout=stdout, stderr=subprocess.PIPE, timeout=60, preexec_fn=limit, encoding="utf-8",
+        cwd=place, env=environment, stdout=stdout, stderr=subprocess.PIPE, timeout=120, preexec_fn=limit, encoding="utf-8",
         errors="surrogateescape",
     )  # fmt: skip
 
@@ -51,9 +51,11 @@ def asked(
 LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefghij", "bcdefghijk", strict=True)
 )
-YAML = {
+BOMBS = {
     "aliases of aliases": (LAUGHS, "line 5: more than 20,000 values, counting what aliases stand for"),
-    "merged aliases": ("a: &a {x: 1}\n" + LAUGHS[LAUGHS.index("b:") :], "line 6: more than 20,000 values"),
+    "merged aliases": ("a: &a {x: 1}\n" + LAUGHS[LAUGHS.index("b:") :], "line 5: more than 20,000 values"),
+}
+YAML = {
     "an alias inside of itself": ("a: &a [*a]\n", "line 1: more than 20,000 values"),
     "very many values": (f"a: [{'1,' * 30_000}]\n", "line 1: more than 20,000 values"),
     "deep": (f"a: {'[' * 40}{']' * 40}\n", "line 1: nested deeper than 30"),
@@ -63,16 +65,28 @@ YAML = {
     "a key twice inside": ("tasks: x\ntrain: {tasks: 1, tasks: 2}\n", "line 2: the key 'tasks' is there twice"),
     "a key twice, spelled otherwise": ("1: a\n0x1: b\n", "line 2: the key 1 is there twice"),
     "endless digits": (f"rounds: {'9' * 5_000}\n", "not YAML: Exceeds the limit"),
+    "a number of very many bits": (f"rounds: 0x{'f' * 99}\n", "line 1: a number of more than 64 bits: 0xfff"),
     "no such alias": ("rounds: *none\n", "not YAML: found undefined alias 'none' (line 1)"),
     "an object": ("rounds: !!python/object/apply:os.getpid []\n", "not YAML: could not determine a constructor"),
 }
 
 
+READERS = (("evolve", "bad.yaml"), ("compare", "bad.yaml"), ("run", "bad.yaml", "--model", "random"))
+
+
 @pytest.mark.parametrize("name", YAML)
-def test_yaml_that_is_too_much_or_says_two_things_is_refused_by_all_that_read_it(place, name):
+def test_yaml_that_is_too_much_or_says_two_things_is_refused_by_all_that_read_it(ask, place, name):
     text, said = YAML[name]
     (place / "bad.yaml").write_text(text)
-    for words in (("evolve", "bad.yaml"), ("compare", "bad.yaml"), ("run", "bad.yaml", "--model", "random")):
+    for words in READERS:
+        assert refused(ask, place, *words).startswith(f"error: bad.yaml: {said}")
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_aliases_of_aliases_have_an_end(place, name):
+    text, said = BOMBS[name]
+    (place / "bad.yaml").write_text(text)
+    for words in READERS[::2]:
         done = asked(place, *words)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr[-500:]
         assert done.stderr.startswith(f"error: bad.yaml: {said}")
@@ -112,7 +126,7 @@ def test_an_alias_bomb_in_a_change_is_one_line(place):
 FOLDERS = {
     "": "--out is empty",
     "file": "file is not a folder",
-    "file/under": "Not a directory",
+    "file/under": "file is not a folder",
     "y" * 300: "File name too long",
     f"new/{'y' * 300}": "File name too long",
     "nowhere": "nowhere is a link to nothing",
@@ -191,7 +205,7 @@ WORLDS = MODULES | {
     "empty": ("def make(): return None\n", "'empty:make': it makes a NoneType, which has no reset, step, oracle, close"),
     "half": (
         "class make:\n    def reset(self, task): ...\n    def close(self): ...\n",
-        "it makes a make, which has no step, oracle",
+        "which has no step, oracle",
     ),
     "number": ("make = 5\n", "cannot be called to make an environment"),
     "endless": ("def check(settings): check(settings)\ndef make(): ...\n", "RecursionError"),
@@ -369,19 +383,13 @@ def odd(measured):
     return measured
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
-@pytest.mark.parametrize(
-    "words", [("memory", "list", "r"), ("memory", "show", "r", "demo/1"), ("memory", "stats", "r"), ("report", "r")]
-)
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+@pytest.mark.parametrize("words", [("memory", "list", "r"), ("memory", "stats", "r"), ("report", "r")], ids=" ".join)
 def test_half_surrogates_are_listed_on_any_stdout(odd, words, encoding):
     done = asked(odd, *words, PYTHONIOENCODING=encoding)
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
     assert "half" in done.stdout or "acle" in done.stdout
     done = asked(odd, *words, "--json", PYTHONIOENCODING=encoding)
     assert done.returncode == 0, done.stderr
-    values = json.loads(done.stdout)
-    assert (
-        ODD in str(values).encode("unicode_escape").decode()
-        or json.dumps(ODD)[1:-1] in json.dumps(values)
-        or "or\ud800acle 道" in (values["run val"][0]["arm"])
-    )
+    values = json.dumps(json.loads(done.stdout))
+    assert json.dumps(ODD)[1:-1] in values or json.dumps("or\ud800acle 道") in values

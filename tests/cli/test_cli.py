@@ -14,10 +14,11 @@ from lines import COMPARISON, CONFIG, refused, remembered, tree
 from worlds import TASKS, make_tasks, new_run, task_file
 
 from agentevolve.act.rollout import rollout
+from agentevolve.local.rows import render
 from agentevolve.memory import HashEmbedder, open_memory
 from agentevolve.policy import Policy
 from agentevolve.run.folder import JOURNAL, Run, read_run
-from agentevolve.update import memory_of
+from agentevolve.update import examples, memory_of
 
 BROKEN = {
     "list.yaml": (b"- a\n", "a list, not a mapping"),
@@ -77,8 +78,8 @@ def test_a_broken_task_set_is_one_line(ask, tmp_path, name):
         (("distill", ".", "--out", "adapter"), "not a run"),
         (("distill", ".", "--out", "adapter", "--model", "random"), "only a local model can be fine-tuned"),
         (
-            ("distill", ".", "--out", "adapter", "--learning-rate", "nan"),
-            "learning_rate: Input should be a finite number, not nan",
+            ("distill", ".", "--out", "adapter", "--learning-rate", "inf"),
+            "learning_rate: Input should be a finite number, not inf",
         ),
         (("distill", ".", "--out", "adapter", "--learning-rate", "0"), "learning_rate: Input should be greater than 0, not 0.0"),
         (("distill", ".", "--out", "adapter", "--max-length", "99999999"), "max_length: Input should be less than or equal to"),
@@ -340,3 +341,21 @@ def test_a_killed_command_is_resumed_to_the_same_end(tmp_path):
 def without_clock(tables: dict) -> dict:
     """The reports without the seconds that they took."""
     return {name: [{**one, "usage": {**one["usage"], "seconds": 0}} for one in reports] for name, reports in tables.items()}
+
+
+def test_distill_says_what_it_learnt_from_and_what_not(ask, tmp_path):
+    sys.path.append(str(Path(__file__).parents[1] / "local"))
+    import tiny
+
+    run = new_run(tmp_path / "run")
+    lived = rollout(Policy(model="oracle"), make_tasks(3), run, phase="1/acquire")
+    run.close()
+    tiny.folder(tmp_path / "tiny")
+    lengths = [len(render(row, tiny.tokenizer()).ids) for row in examples(lived)]
+    words = ("distill", "run", "--model", "local/tiny", "--epochs", "1", "--quiet", "--out", "adapter", "--max-length")
+    code, out, err = ask(*words, max(lengths) - 1)
+    assert code == 0
+    assert err.splitlines()[-1] == f"adapter: {lengths.count(max(lengths))} rows cut to {max(lengths) - 1} tokens"
+    assert out.startswith("adapter: learnt from 3 trajectories; ")
+    os.rename("adapter", "other")
+    assert "nothing to learn in 3 examples: 3 × no answer within 20 tokens" in refused(ask, tmp_path, *words, "20")

@@ -48,9 +48,23 @@ def printed(given: list[Report], title: str = "test", width: int = 100) -> list[
 def test_the_table_has_a_line_an_arm_at_100_columns():
     lines = [line.split() for line in printed(reports())]
     assert "arm n success % vs base turns tokens seconds errors".split() in lines  # noqa: SIM905
-    assert ["base", "+", "memory", "100", "42", "[32,", "52]", "+21", "[-1,", "+34]", "5.2", "940", "3.20", "3"] in lines
-    assert ["random", "100", "30", "[20,", "40]", "–", "5.2", "940", "3.20", "3"] in lines
+    assert ["base", "+", "memory", "100", "42", "[32,", "52]", "+21", "[-1,", "+34]", "5.2", "913", "3.11", "3"] in lines
+    assert ["random", "100", "30", "[20,", "40]", "–", "5.2", "913", "3.11", "3"] in lines
     assert len([line for line in lines if line]) == 3 + len(ARMS)  # title, head, rule
+
+
+@pytest.mark.parametrize(
+    ("changed", "cells"),
+    [
+        ({"n": 0, "success": 0.0, "errors": 3}, ["0", "–", "no", "verdict", "–", "31,333", "106.67", "3"]),
+        ({"n": 0, "success": 0.0, "errors": 0}, ["0", "–", "no", "verdict", "–", "–", "–", "0"]),
+        ({"n": 97, "errors": 3}, ["97", "42", "[32,", "52]", "no", "verdict", "5.2", "940", "3.20", "3"]),
+    ],
+)
+def test_the_table_says_nothing_of_what_was_lost_but_its_cost(changed, cells):
+    few = Difference(mean=0.21, low=-0.014, high=0.34, n=80, pairs=80, lost=20)
+    shown = printed([made("memory", 0.42, "base").model_copy(update={"difference": few} | changed)])
+    assert [line.split() for line in shown][-2] == ["memory", *cells]
 
 
 def test_the_table_loses_nothing_at_80_columns():
@@ -106,6 +120,13 @@ def test_a_picture_of_one_odd_arm(tmp_path: Path, arm: str):
     for rounds in ({0: [made(arm, 1.0)]}, {0: [made(arm, 0.0)], 2: [made(arm, 0.5)]}):
         path = learning_curve(rounds, tmp_path / "a.svg", title=HOSTILE)
         ElementTree.parse(path)
+
+
+def test_a_picture_leaves_out_arms_that_were_lost(tmp_path: Path):
+    lost = made("lost", 0.0).model_copy(update={"n": 0, "errors": 3})
+    for rounds in (1, 2):
+        drawn = learning_curve({number: [lost, made("base", 0.5)] for number in range(rounds)}, tmp_path / "a.svg").read_text()
+        assert "<!-- base" in drawn and "<!-- lost" not in drawn
 
 
 def test_a_picture_of_nothing_or_of_another_kind_is_refused(tmp_path: Path):

@@ -5,7 +5,7 @@ import io
 
 import pytest
 from rich.console import Console
-from test_evaluate_stats import attempt
+from test_evaluate_stats import attempt, lost
 
 from agentevolve.evaluate import Arm, Learnt, board, caveats, curves, markdown, standings, to_csv
 from agentevolve.records import Usage
@@ -80,6 +80,56 @@ def test_worse_is_said_too():
     assert standings(found, 1)[3].verdict == "worse"
 
 
+def losing(one: Learnt, name: str, tasks: int) -> Learnt:
+    """The same with the first so many attempts of the arm lost."""
+    arms = [
+        arm
+        if arm.name != name
+        else arm._replace(attempts=[lost(f"t{n}", seed=one.seed) for n in range(tasks)] + arm.attempts[tasks:])
+        for arm in one.arms
+    ]
+    return one._replace(arms=arms)
+
+
+@pytest.mark.parametrize(
+    ("arm", "tasks", "verdicts", "pairs"),
+    [
+        ("learnt", 0, ["better", "no difference shown"], (60, 60)),
+        ("learnt", 2, ["better", "no difference shown"], (54, 60)),  # as much as LOST_SHARE
+        ("learnt", 3, ["no verdict", "no difference shown"], (51, 60)),
+        ("learnt", TASKS, ["no verdict", "no difference shown"], (0, 60)),
+        ("no learning", 3, ["no verdict", "no verdict"], (51, 51)),
+        ("no learning", TASKS, ["no verdict", "no verdict"], (0, 0)),
+    ],
+)
+def test_with_too_many_pairs_lost_there_is_no_verdict(arm, tasks, verdicts, pairs, tmp_path):
+    found = []
+    for seed in (0, 1, 2):
+        found.append(losing(controls(seed), arm, tasks))
+        found.append(losing(learnt("good", seed, 18), arm, tasks))
+        found.append(learnt("idle", seed, 5))
+    made = standings(found, 1)
+    assert [row.verdict for row in made[3:]] == verdicts
+    assert tuple(row.difference.pairs for row in made[3:]) == pairs
+    for row in made[3:]:
+        judged = row.verdict != "no verdict"
+        assert (row.p is None, row.p_holm is None, row.no_verdict == "") == (not judged, not judged, judged)
+        assert all(one is None for one in row.by_seed) is (row.difference.pairs == 0)
+    good, idle = made[3:]
+    assert idle.p is None or idle.p_holm == pytest.approx(max(idle.p, good.p_holm or 0)), "Holm's correction is over the judged"
+    assert good.p is None or good.p_holm == pytest.approx(2 * good.p)
+    none = [row.method for row in made[3:] if row.verdict == "no verdict"]
+    said = [line for line in caveats(made, "local/m") if line.startswith("No verdict on")]
+    of = f"{3 * tasks} of 60 pairs were lost ({3 * tasks} in {arm if arm == 'no learning' else 'good'}), most often by: "
+    reason = f"TimeoutError: no answer ({3 * tasks} of {3 * tasks})."
+    assert said == [f"No verdict on {name}: {of}{reason}" for name in none]
+    text = markdown(made, said, "Made by hand.")
+    assert ("no verdict" in text) is bool(none) and ("| errors |" in text) is bool(tasks)
+    lines = list(csv.DictReader(io.StringIO(to_csv(made))))
+    assert [line["method"] for line in lines[3:] if line["difference_mean"] == line["p"] == ""] == none
+    assert curves(made, tmp_path / "curves.png", unit="episodes").stat().st_size
+
+
 def test_what_cannot_be_concluded_names_who_it_is_about():
     said = "\n".join(caveats(rows(), "local/m"))
     assert "local/m on coin" in said
@@ -102,7 +152,7 @@ def test_the_markdown_says_all_and_escapes_what_comes_from_outside():
     found = [row.model_copy(update={"method": "<b>|x\n`"}) if row.method == "idle" else row for row in rows()]
     text = markdown(found, ["no *end*"], "Made by hand.")
     line = next(line for line in text.splitlines() if "good" in line)
-    assert line.startswith("| good\\* | 60 | 90 \\[80, 95\\] | +70 \\[+48, +92\\] | +70 +70 +70 |")
+    assert line.startswith("| good\\* | 60 | 90 \\[70, 97\\] | +70 \\[+39, +86\\] | +70 +70 +70 |")
     assert "\\<b\\>\\|x \\`" in text
     assert text.rstrip().endswith("- no \\*end\\*")
     assert len({line.count(" | ") for line in text.splitlines() if line.startswith("| ") and "<b" not in line}) == 1

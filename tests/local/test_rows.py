@@ -185,6 +185,7 @@ SILENT = tiny.example("odd", "x").model_copy(update={"completion": (Message(role
             "the chat template fails: integer division or modulo by zero",
         ),
         (tiny.CHATML, SILENT, "its completion has no assistant message"),
+        (tiny.CHATML, tiny.example("odd \ud83d", "x"), "its text holds half a surrogate pair, which no tokenizer reads"),
         (
             tiny.CHATML.replace("m['content']", "m['content'] | replace('x', 'y')"),
             tiny.example("odd", "x"),
@@ -201,7 +202,7 @@ SILENT = tiny.example("odd", "x").model_copy(update={"completion": (Message(role
             "the template ends an answer without a control token",
         ),
     ],
-    ids=["raises", "divides", "silent", "rewrites", "rewrites earlier", "no end"],
+    ids=["raises", "divides", "silent", "half a surrogate", "rewrites", "rewrites earlier", "no end"],
 )
 def test_what_cannot_be_rendered_is_left_out_by_reason_and_the_rest_is_learnt(template, odd, reason):
     good = tiny.example("Where?", "north")

@@ -45,7 +45,7 @@ def scripted(run: Run, script) -> Run:
 
 def kinds(folder: Path) -> list[str]:
     """The journal in order: a trajectory's phase, or a fact's name."""
-    lines = [json.loads(line) for line in (folder / JOURNAL).read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / JOURNAL).read_text().splitlines()[1:]]
     return [line["data"]["phase"] if line["kind"] == "trajectory" else line["name"] for line in lines]
 
 

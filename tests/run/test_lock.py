@@ -155,6 +155,23 @@ except AgentevolveError as error:
     assert as_another(tmp_path, imports, code) == f"{JOURNAL}: cannot read: Permission denied\n"
 
 
+@pytest.mark.parametrize("text", ["apt-get install\n", "1 mutex\n", "\x00"])
+def test_somebody_elses_file_of_that_name_is_left_alone(tmp_path, text):
+    (tmp_path / "lock").write_text(text)
+    with pytest.raises(AgentevolveError, match="lock: in the way: a file of somebody else's"):
+        Run(tmp_path)
+    assert (tmp_path / "lock").read_text() == text
+
+
+@pytest.mark.parametrize("text", ["", "1", "99999999999999999999"])
+def test_what_a_killed_process_left_is_taken_over(tmp_path, text):
+    (tmp_path / "lock").write_text(text)
+    run = Run(tmp_path)
+    assert (tmp_path / "lock").read_text() == str(os.getpid())
+    run.close()
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("made", ["file", "file in the way", "link"])
 def test_what_is_no_folder_is_one_line_and_left_alone(tmp_path, made):
     (tmp_path / "precious").write_text("x")
@@ -164,6 +181,22 @@ def test_what_is_no_folder_is_one_line_and_left_alone(tmp_path, made):
     with pytest.raises(AgentevolveError, match="cannot write: "):
         lock(folder)
     assert (tmp_path / "precious").read_text() == "x"
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from agentevolve.run.folder import Run
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+Run(Path(sys.argv[1]))
+"""
+
+
+def test_on_a_full_disk_there_is_no_run_and_no_folder(tmp_path):
+    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path / "run")], capture_output=True, text=True)
+    assert "run: cannot write: File too large" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 RACER = """
