@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from worlds import task_file
 
 from agentevolve.records import Usage
-from agentevolve.run.folder import JOURNAL, Run
+from agentevolve.run.folder import AGAIN, JOURNAL, Run
 
 Messages = Sequence[Mapping[str, Any]]
 Script = Callable[[Messages], str]
@@ -407,6 +407,12 @@ def makings(folder: Path) -> Counter[tuple[str, str, bool]]:
     lines = ((path, json.loads(line)) for path in folder.rglob(JOURNAL) for line in path.read_bytes().split(b"\n")[:-1])
     attempts = ((path, line["data"]) for path, line in lines if line["kind"] == "trajectory")
     return Counter((str(path.parent), one["id"], one["end"] == "error") for path, one in attempts)
+
+
+def asked_again(folder: Path) -> Counter[tuple[str, str, bool]]:
+    """How often each attempt, as `makings` names it, is made again though it came to an end: it was asked otherwise than others."""
+    named = ((run, ids) for run in runs(folder) for name, ids in run.facts.items() if name.startswith(AGAIN))
+    return Counter((str(run.folder), id, False) for run, ids in named for id in ids)
 
 
 def settled(folder: Path, server: Server, kills: int = 0) -> None:
