@@ -141,8 +141,7 @@ def _manner(model: str, run: Run) -> Manner:
 
     def tell(what: str, why: str) -> None:
         run.once(prefix + what, lambda: why)
-        if not run.quiet:
-            print(f"{model}: {how_said(what)} ({why})", file=sys.stderr)
+        print(f"{model}: {how_said(what)} ({why})", file=sys.stderr)
 
     return Manner([name.removeprefix(prefix) for name in run.facts if name.startswith(prefix)], tell)
 

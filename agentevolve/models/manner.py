@@ -15,8 +15,8 @@ PARAMETERS = (
     "temperature", "seed", "parallel_tool_calls", "response_format", "structured_outputs", "reasoning_effort", "max_tokens",
 )  # fmt: skip
 NAMED = {  # how else refusals name them
-    "response_format": r"response_format|json_schema|json schema|structured output",
-    "structured_outputs": r"structured_outputs?|guided_choice|structured output",
+    "response_format": r"response_format|json_schema|json schema|structured outputs?",
+    "structured_outputs": r"structured_outputs?|guided_choice|structured outputs?",
 }
 REFUSAL = re.compile(
     r"not support|unsupported|does ?n[o']t support|unknown|unrecogni[sz]ed|unexpected|not (?:allowed|permitted|available|accept)"

@@ -1,5 +1,6 @@
 """Rollouts: every attempt ends up in the journal once, whatever breaks on the way."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -7,13 +8,13 @@ import threading
 from pathlib import Path
 
 import pytest
-from worlds import Metered, gist, make_tasks, new_run, use_model, walker
+from worlds import Corridor, Metered, gist, make_tasks, new_run, use_model, walker
 
 from agentevolve.act.rollout import parts, rollout
 from agentevolve.models.stand_ins import ScriptedModel
 from agentevolve.policy import Policy
-from agentevolve.protocols import AgentevolveError, BudgetExceeded, ModelError
-from agentevolve.records import Trajectory
+from agentevolve.protocols import AgentevolveError, BudgetExceeded, ModelError, Stopped
+from agentevolve.records import Trajectory, Usage
 from agentevolve.run.folder import Run, read_run
 from agentevolve.update import memory_of
 
@@ -175,3 +176,134 @@ def test_a_disk_that_fills_stops_the_run_and_loses_no_attempt(tmp_path):
     said, before, after = done.stdout.splitlines()
     assert "memory/chroma: the index cannot be used: " in said
     assert (before, "error" in after, after.count("'")) == ("[]", False, 4)
+
+
+class Outside:
+    """What a world does to its attempts from outside: `data["does"]` says what, until the file `data["mended"]` is there."""
+
+    def __init__(self) -> None:
+        self._inner = Corridor()
+
+    def reset(self, task):
+        self.task = task
+        return self._inner.reset(task)
+
+    def step(self, action):
+        if not Path(self.task.data["mended"]).exists() and self.task.seed % 2:
+            DOES[self.task.data["does"]]()
+        return self._inner.step(action)
+
+    def oracle(self, task):
+        return self._inner.oracle(task)
+
+    def close(self):
+        pass
+
+
+def full() -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+DOES = {"exits": sys.exit, "breaks": lambda: 1 / 0, "fills the disk": full}
+
+
+def outside(tmp_path: Path, does: str, n: int = 4) -> list:
+    data = {"does": does, "mended": str(tmp_path / "mended")}
+    return [task.model_copy(update={"env": "test_rollout:Outside", "data": data}) for task in make_tasks(n)]
+
+
+@pytest.mark.parametrize("does", ["exits", "breaks"])
+def test_an_attempt_lost_to_the_world_is_made_again_when_the_run_goes_on_and_stays_paid_for(tmp_path, does):
+    tasks = outside(tmp_path, does)
+    run = new_run(tmp_path / "run")
+    first = rollout(Policy(model="oracle"), tasks, run, phase="run", measuring=True)
+    assert [one.end for one in first] == ["terminated", "error"] * 2
+    assert set(run.lost) == {first[1].id, first[3].id}
+    run.lose(first[1].id, Usage(calls=1, prompt_tokens=5))
+    run.close()
+    (tmp_path / "mended").touch()
+    run = Run(tmp_path / "run", quiet=True)
+    second = rollout(Policy(model="oracle"), tasks, run, phase="run", measuring=True)
+    assert [one.end for one in second] == ["terminated"] * 4
+    assert [second[0], second[2]] == [first[0], first[2]]
+    assert not run.lost and run.spent().tokens == 5
+    run.close()
+    assert Run(tmp_path / "run").attempts() == run.attempts()
+
+
+def test_what_was_learnt_without_lost_attempts_stays_without_them(tmp_path):
+    tasks = outside(tmp_path, "breaks")
+    run = new_run(tmp_path / "run")
+    first = rollout(Policy(model="oracle"), tasks, run, phase="1/acquire")
+    run.close()
+    (tmp_path / "mended").touch()
+    again = Run(tmp_path / "run", quiet=True)
+    assert rollout(Policy(model="oracle"), tasks, again, phase="1/acquire") == first
+    assert not again.lost
+
+
+def test_when_all_attempts_are_lost_the_commonest_reason_is_said(tmp_path):
+    tasks = [task for task in outside(tmp_path, "breaks", 8) if task.seed % 2]
+    with pytest.raises(
+        AgentevolveError, match=r"run: 4 of 4 attempts were lost, 4 of them to: ZeroDivisionError: division by zero"
+    ):
+        rollout(Policy(model="oracle"), tasks, new_run(tmp_path / "run"), phase="run", measuring=True)
+
+
+def test_a_full_disk_in_a_world_stops_the_run_and_nothing_is_scored(tmp_path):
+    run = new_run(tmp_path / "run", workers=1)
+    with pytest.raises(AgentevolveError, match=r"corridor/train/1: this machine: .*No space left"):
+        rollout(Policy(model="oracle"), outside(tmp_path, "fills the disk"), run, phase="run")
+    assert all(one.task.seed % 2 == 0 and one.solved for one in run.attempts().values())
+
+
+def test_a_passing_failure_of_the_backend_is_made_again_at_once(tmp_path):
+    failures = iter([True, True])
+
+    def moody(messages, choices):
+        if "Corridor three" in messages[1].content and next(failures, False):
+            raise ModelError("overloaded", 503, Usage(calls=1, prompt_tokens=7), passing=True)
+        return walker(messages, choices)
+
+    run = new_run(tmp_path)
+    found = rollout(use_model(run, ScriptedModel(moody), RANDOM), make_tasks(4), run, phase="p")
+    assert all(one.solved for one in found)
+    assert len(run.journal.read()) == 1 + 4 + 2  # what opens a journal, and each making of the one that was lost twice
+
+
+class Changing(ScriptedModel):
+    """A model whose backend refuses, from the fourth call on, what held it to its choices."""
+
+    def complete(self, messages, **asked):
+        reply = super().complete(messages, **asked)
+        return reply._replace(asked="response_format" if len(self.calls) < 4 else "free text")
+
+
+def test_attempts_that_were_asked_otherwise_are_made_again_in_a_measurement_alone(tmp_path):
+    for phase, measuring, asked in (("1/acquire", False, 2), ("1/val/base", True, 1)):
+        run = new_run(tmp_path / phase.replace("/", "-"), workers=1)
+        found = rollout(use_model(run, Changing(walker), RANDOM), make_tasks(3), run, phase=phase, measuring=measuring)
+        assert len({one.asked for one in found}) == asked
+        assert all(one.solved for one in found)
+    assert [one.asked for one in found] == [("free text",)] * 3
+    assert run.spent().calls == 9 + 3  # the first one was made again
+
+
+def test_after_an_end_was_asked_for_nothing_new_begins(tmp_path):
+    run = new_run(tmp_path, workers=1)
+
+    def ends(messages, choices):
+        run.budget.stop()
+        return "wait"
+
+    with pytest.raises(Stopped):
+        rollout(use_model(run, ScriptedModel(ends), RANDOM), make_tasks(4), run, phase="p")
+    assert not run.attempts()
+
+
+@pytest.mark.slow
+def test_an_episode_is_as_long_as_its_world_lets_it_be(tmp_path):
+    run = new_run(tmp_path)
+    waits = use_model(run, ScriptedModel(lambda messages, choices: "wait"), RANDOM)
+    (one,) = rollout(waits, make_tasks(1, limit=5_100), run, phase="p")
+    assert (one.end, len(one.turns)) == ("truncated", 5_100)
