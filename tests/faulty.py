@@ -410,7 +410,7 @@ def makings(folder: Path) -> Counter[tuple[str, str, bool]]:
 
 
 def asked_again(folder: Path) -> Counter[tuple[str, str, bool]]:
-    """How often each attempt, as `makings` names it, is made again though it came to an end: it was asked otherwise than others."""
+    """How often each attempt, as `makings` names it, is made again because it was asked otherwise than the others."""
     named = ((run, ids) for run in runs(folder) for name, ids in run.facts.items() if name.startswith(AGAIN))
     return Counter((str(run.folder), id, False) for run, ids in named for id in ids)
 
