@@ -13,6 +13,7 @@ import json
 import random
 import socket
 import struct
+import sys
 import threading
 import time
 from collections import Counter
@@ -24,7 +25,7 @@ from typing import Any, NamedTuple
 from worlds import task_file
 
 from agentevolve.records import Usage
-from agentevolve.run.folder import JOURNAL, Run
+from agentevolve.run.folder import AGAIN, JOURNAL, Run
 
 Messages = Sequence[Mapping[str, Any]]
 Script = Callable[[Messages], str]
@@ -168,6 +169,10 @@ class Server:
 class _Listener(ThreadingHTTPServer):
     request_queue_size = 128
     daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # clients are killed here
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -402,6 +407,12 @@ def makings(folder: Path) -> Counter[tuple[str, str, bool]]:
     lines = ((path, json.loads(line)) for path in folder.rglob(JOURNAL) for line in path.read_bytes().split(b"\n")[:-1])
     attempts = ((path, line["data"]) for path, line in lines if line["kind"] == "trajectory")
     return Counter((str(path.parent), one["id"], one["end"] == "error") for path, one in attempts)
+
+
+def asked_again(folder: Path) -> Counter[tuple[str, str, bool]]:
+    """How often each attempt, as `makings` names it, is made again because it was asked otherwise than the others."""
+    named = ((run, ids) for run in runs(folder) for name, ids in run.facts.items() if name.startswith(AGAIN))
+    return Counter((str(run.folder), id, False) for run, ids in named for id in ids)
 
 
 def settled(folder: Path, server: Server, kills: int = 0) -> None:
