@@ -37,8 +37,10 @@ LONGEST_WAIT = 60.0  # seconds between two tries, whatever the backend asks for
 UNUSABLE = 3  # tries of a call whose answers are paid for and cannot be used
 STRIKES = 8  # calls in a row that came to nothing: the backend is away, and every further attempt would be lost
 MOST = 24  # tries of one call, whatever they are for
+GRACE = 10.0  # seconds more for the first calls of a process: LiteLLM imports most of itself then
 PATIENCE = 5.0  # seconds that a call under way is waited for after the run was asked to end
 DEMANDING = ("deepseek/", "moonshot/")  # they want the thinking before a tool call sent back
+_warm = threading.Event()
 EXAMPLES = "local/smollm2-135m, openai/gpt-5-mini, anthropic/claude-haiku-4-5, ollama_chat/llama3.2, hosted_vllm/<model>, random"
 
 
@@ -246,7 +248,8 @@ class LiteModel:
             done.set()
 
         threading.Thread(target=ask, daemon=True).start()
-        until, asked_to_end = time.monotonic() + self._options.timeout, None
+        grace = 0.0 if _warm.is_set() else GRACE
+        until, asked_to_end = time.monotonic() + self._options.timeout + grace, None
         while not done.wait(0.25):
             now = time.monotonic()
             if self._budget.stopped:
@@ -255,6 +258,7 @@ class LiteModel:
                     self._budget.alive()
             if now > until:
                 raise TimeoutError(f"no whole answer within {self._options.timeout:g} s")
+        _warm.set()
         answer, error = box[0]
         if error is not None:
             raise error
@@ -272,8 +276,8 @@ class LiteModel:
                 return
             if self._doubtful(why, way, tally):
                 return
-        tries = UNUSABLE if failed.unusable else self._options.tries
-        if why.kind == "passing" and tally.tries < min(tries, MOST):
+        more = tally.unusable < UNUSABLE if failed.unusable else tally.tries < self._options.tries
+        if why.kind == "passing" and more and tally.tries < MOST:
             self._pause(why, tally.tries)
             return
         self._lost(why, tally)
