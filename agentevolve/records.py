@@ -5,6 +5,8 @@ Every record is immutable, refuses unknown fields and survives a JSON round trip
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -12,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 Split = Literal["train", "val", "test"]
 Kind = Literal["demo", "case", "reflection", "insight", "workflow", "skill", "sheet"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+SAID = 200  # characters of why an attempt was lost
 SOLVED = 1.0 - 1e-9  # the reward from which an attempt counts as a success
 
 
@@ -218,3 +221,13 @@ class Report(Record):
     usage: Usage = Usage()
     versus: str = ""
     difference: Difference | None = None
+
+
+def lost_reason(attempts: Iterable[Trajectory]) -> str:
+    """Why most of the lost among `attempts` were lost, on one line, and how many of them; empty if none was."""
+    reasons = Counter(one.error for one in attempts if one.lost)
+    if not reasons:
+        return ""
+    [(error, count)] = reasons.most_common(1)
+    said = "".join(sign if sign.isprintable() else " " for sign in error) or "no reason was given"
+    return f"{' '.join(said.split())[:SAID]} ({count} of {reasons.total()})"

@@ -6,7 +6,6 @@ import errno
 import random
 import sys
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -21,7 +20,7 @@ from agentevolve.models.manner import Manner, how_said
 from agentevolve.models.stand_ins import ScriptedModel
 from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError, Memory, Model, ModelError
-from agentevolve.records import Task, Trajectory, Usage
+from agentevolve.records import Task, Trajectory, Usage, lost_reason
 from agentevolve.run.folder import MANNER, Run, same
 from agentevolve.run.underway import doing
 
@@ -66,13 +65,15 @@ def rollout(
             todo = [plan for plan in todo if plan.id in passing]
     ids = [plan.id for plan in plans]
     if ids and all(id in run.lost for id in ids):
-        raise AgentevolveError(f"{phase}: {said_of_lost([run.lost[id] for id in ids], len(ids))}; mend it and go on")
+        why = lost_reason(run.lost[id] for id in ids)
+        raise AgentevolveError(f"{phase}: all {len(ids)} attempts were lost: {why}; mend it and go on")
     if not measuring:
         run.accept(phase, ids)
-    found = [run.attempts()[id] for id in ids]
+    made = run.attempts()
+    found = [made[id] for id in ids]
     if measuring and (odd := unlike(found)):
         run.again(phase, odd)
-        return rollout(policy, tasks, run, phase=phase, samples=samples, luck=luck, hints=hints)
+        return rollout(policy, tasks, run, phase=phase, samples=samples, luck=luck, hints=hints, measuring=True)
     return found
 
 
@@ -88,12 +89,6 @@ def unlike(attempts: Sequence[Trajectory]) -> list[str]:
     """The ids of the attempts in which the model was held otherwise than in the last of them: a backend refused it on the way."""
     ways = [one.asked[-1] for one in attempts if one.asked]
     return [one.id for one in attempts if one.asked and one.asked != (ways[-1],)]
-
-
-def said_of_lost(lost: Sequence[Trajectory], of: int) -> str:
-    """How many attempts were lost, and the commonest reason."""
-    reason, times = Counter(one.error for one in lost).most_common(1)[0]
-    return f"{len(lost)} of {of} attempts were lost, {times} of them to: {reason[:200]}"
 
 
 class Plan(NamedTuple):

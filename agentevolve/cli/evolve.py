@@ -115,8 +115,11 @@ def _verdicts(run: Run, named: bool) -> list[str]:
 
 
 def _verdict(fact: dict[str, Any]) -> str:
+    from agentevolve.evaluate.stats import LEVEL
+
     if not fact["promoted"]:
         return f"rolled back, {fact['holder']} stays (no candidate passed)"
     found = {name: 100 * value for name, value in fact["differences"][fact["promoted"]].items()}
     shown = f"{found['mean']:+.0f} points [{found['low']:+.0f}, {found['high']:+.0f}]"
-    return f"promoted {fact['promoted']} ({shown} over {fact['holder']})"
+    level = 100 * fact.get("level", LEVEL)
+    return f"promoted {fact['promoted']} ({shown} over {fact['holder']}, {level:.4g}% interval)"

@@ -4,7 +4,7 @@ from agentevolve.evaluate.curves import curves
 from agentevolve.evaluate.picture import learning_curve
 from agentevolve.evaluate.scoreboard import board, markdown, to_csv
 from agentevolve.evaluate.standing import Arm, Learnt, Standing, caveats, standings
-from agentevolve.evaluate.stats import holm, lost_reason, paired, pass_at, pooled, pooled_report, report, sign_flip, wilson
+from agentevolve.evaluate.stats import holm, paired, pass_at, pooled, pooled_report, report, sign_flip, wilson
 from agentevolve.evaluate.table import table, to_json
 
 __all__ = [
@@ -16,7 +16,6 @@ __all__ = [
     "curves",
     "holm",
     "learning_curve",
-    "lost_reason",
     "markdown",
     "paired",
     "pass_at",

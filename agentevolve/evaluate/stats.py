@@ -7,19 +7,18 @@ Several attempts at a task, by sample or by seed, are one cluster: they are not 
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from math import comb, sqrt
 from statistics import NormalDist, fmean
 
 from agentevolve.protocols import AgentevolveError
-from agentevolve.records import Difference, Report, Trajectory, Usage
+from agentevolve.records import Difference, Report, Trajectory, Usage, lost_reason
 
 Key = tuple[str, int, int]  # task id, sample, seed: what makes two attempts comparable
 Pair = tuple[Sequence[Trajectory], Sequence[Trajectory]]
 Clusters = Sequence[Sequence[float]]  # for each task the values of its attempts
 LOST_SHARE = 0.10  # of the pairs: when more are lost, nothing is concluded from the rest
-SAID = 200  # characters of a reason
 LEVEL = 0.95  # of every interval that does not say another
 RESAMPLES = 10_000
 BATCH = 1_000_000  # resampled values held at once: 8 MB
@@ -144,16 +143,6 @@ def no_verdict(found: Difference, arms: Mapping[str, Sequence[Trajectory]]) -> s
     lost = [f"{count} in {name}" for name, attempts in arms.items() if (count := sum(one.lost for one in attempts))]
     reason = lost_reason([one for attempts in arms.values() for one in attempts])
     return f"{found.lost} of {found.pairs + found.lost} pairs were lost ({', '.join(lost)}), most often by: {reason}"
-
-
-def lost_reason(attempts: Iterable[Trajectory]) -> str:
-    """Why most of the lost among `attempts` were lost, on one line, and how many of them; empty if none was."""
-    reasons = Counter(one.error for one in attempts if one.lost)
-    if not reasons:
-        return ""
-    [(error, count)] = reasons.most_common(1)
-    said = "".join(sign if sign.isprintable() else " " for sign in error) or "no reason was given"
-    return f"{' '.join(said.split())[:SAID]} ({count} of {reasons.total()})"
 
 
 def sign_flip(pairs: Sequence[Pair], seed: int = 0) -> float:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from agentevolve.acquire import train_only
@@ -78,7 +79,8 @@ class World:
         different = list({task.id: task for task in batch}.values())  # a minibatch may be filled up with a task twice
         made = {one.task.id: one for one in rollout(acting, different, self.run, phase=f"{phase}/{mark}", luck=phase)}
         attempts = [made[task.id] for task in batch]
-        scores = [0.0 if one.end == "error" else one.reward for one in attempts]
+        typical = fmean([one.reward for one in attempts if not one.lost] or [0.0])  # a lost attempt says nothing of the candidate
+        scores = [typical if one.lost else one.reward for one in attempts]
         return EvaluationBatch(outputs=[one.id for one in attempts], scores=scores, trajectories=attempts)
 
     def make_reflective_dataset(self, candidate: Mapping[str, str], eval_batch: Any, components_to_update: Sequence[str]) -> Any:

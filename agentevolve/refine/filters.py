@@ -19,7 +19,7 @@ def learnable(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
     leaked = [trajectory.task.id for trajectory in trajectories if trajectory.task.split != "train"]
     if leaked:
         raise ValueError(f"held-out tasks may not be learnt from: {', '.join(leaked[:3])}")
-    return [trajectory for trajectory in trajectories if trajectory.end != "error"]
+    return [trajectory for trajectory in trajectories if not trajectory.lost]
 
 
 def keep(

@@ -188,7 +188,7 @@ class Run:
         for name in [name for name in other.facts if name.startswith(MANNER)]:
             self.once(name, lambda name=name: other.facts[name])  # type: ignore[misc]
         for one in other.trajectories.values():
-            if one.end != "error" and not (one.policy.adapter or one.policy.memory):
+            if not one.lost and not (one.policy.adapter or one.policy.memory):
                 self.lent.setdefault(same(one.task, one.seed, one.hint, one.policy), one)
         self.answered |= {fact["same"]: fact for fact in other.facts.values() if isinstance(fact, dict) and "same" in fact}
 
@@ -259,7 +259,7 @@ class Run:
         """Let an attempt stand in the place of an earlier making of it."""
         self._replace([trajectory.id])
         self._makings[trajectory.id] += 1
-        (self.lost if trajectory.end == "error" else self.trajectories)[trajectory.id] = trajectory
+        (self.lost if trajectory.lost else self.trajectories)[trajectory.id] = trajectory
 
     def _replace(self, ids: Sequence[str]) -> None:
         for id in ids:

@@ -4,11 +4,11 @@ from math import comb
 import numpy as np
 import pytest
 
-from agentevolve.evaluate import holm, lost_reason, paired, pass_at, pooled, pooled_report, report, sign_flip, wilson
+from agentevolve.evaluate import holm, paired, pass_at, pooled, pooled_report, report, sign_flip, wilson
 from agentevolve.evaluate.gate import gate
 from agentevolve.evaluate.stats import LOST_SHARE, difference_interval, judged, success_interval, tango
 from agentevolve.protocols import AgentevolveError
-from agentevolve.records import PolicyStamp, Task, Trajectory, Turn, Usage
+from agentevolve.records import PolicyStamp, Task, Trajectory, Turn, Usage, lost_reason
 
 
 def attempt(
