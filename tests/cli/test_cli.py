@@ -48,7 +48,7 @@ def test_a_broken_task_set_is_one_line(ask, tmp_path, name):
     [
         (("tasks", "coinn"), "unknown task set 'coinn'; known: "),
         (("run", "coinn", "--model", "random"), "unknown task set 'coinn'; known: "),
-        (("run", "none.yaml", "--model", "random"), "none.yaml: cannot read: No such file"),
+        (("run", "none.yaml", "--model", "random"), "none.yaml: cannot be read: No such file"),
         (("run", "corridor.yaml", "--model", "nobody/x"), "unknown model 'nobody/x'"),
         (("run", "corridor.yaml", "--model", "local/none"), "none"),
         (("run", "corridor.yaml", "--model", "random", "--limit", "-1"), "limit is -1"),

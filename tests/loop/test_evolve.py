@@ -144,7 +144,7 @@ def test_a_run_is_neither_overwritten_nor_mixed_with_another(tmp_path):
         ({"settings": {"rows": 9}}, "the method 'agentevolve' fine-tunes, but 'random' is not a local model: settings.rows=0"),
         ({"method": "rest_em", "settings": {}}, "the method 'rest_em' fine-tunes, but 'random' is not a local model"),
         ({"settings": {"rows": 0, "reflections": 3}}, "agentevolve asks for 3 reflections, but 'random' writes no text"),
-        ({"settings": {"sample": 1}}, "method 'agentevolve' has no setting 'sample'; known: samples, epsilon"),
+        ({"settings": {"sample": 1}}, "method 'agentevolve': unknown key sample; known: samples, epsilon"),
         (
             {"settings": {"rows": 0, "samples": -1}},
             "method 'agentevolve': samples: Input should be greater than or equal to 0, not -1",
