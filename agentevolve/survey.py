@@ -159,7 +159,11 @@ def _operators(method: Any) -> dict[str, FunctionType]:
     """The operators that a method's function or those beside it in its file use, by room.function."""
     found: dict[str, FunctionType] = {}
     for one in vars(inspect.getmodule(method)).values():
-        if not isinstance(one, FunctionType) or one.__module__ == method.__module__:
+        if (
+            not isinstance(one, FunctionType)
+            or one.__module__ == method.__module__
+            or not one.__module__.startswith("agentevolve.")
+        ):
             continue
         room = one.__module__.split(".")[1]
         if room in ("acquire", "refine", "update", "evaluate") or one is rollout:
