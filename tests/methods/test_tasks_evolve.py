@@ -263,7 +263,7 @@ def test_self_instruct_feeds_the_method_that_is_named_and_refuses_an_unknown_one
     assert policy.recall.nearest == {"case": 7} and policy.adapter is None
     assert len(tried(home.run, 1)) > 2
     other = house(proposing)
-    with pytest.raises(AgentevolveError, match="no setting 'neerest'"):
+    with pytest.raises(AgentevolveError, match="unknown key neerest"):
         self_instruct(other.policy, TASKS[:2], other.run, feeds="memento", feeding={"neerest": 7})
     assert other.model.calls == []
 
