@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from agentevolve.given import checked
+from agentevolve.given import complaint
 from agentevolve.local import files
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Example
@@ -62,7 +62,10 @@ class LoraSettings(BaseModel):
 
 def lora_settings(**values: Any) -> LoraSettings:
     """The settings with these values. Raises AgentevolveError, one line, for one that is unknown or out of range."""
-    return checked(LoraSettings, values, "training")
+    try:
+        return LoraSettings(**values)
+    except ValidationError as error:
+        raise AgentevolveError(complaint(error, LoraSettings)) from None
 
 
 class AdapterInfo(BaseModel):

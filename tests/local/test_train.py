@@ -183,7 +183,7 @@ def test_a_setting_out_of_range_is_one_line(name, value):
 
 
 def test_an_unknown_setting_is_one_line():
-    with pytest.raises(AgentevolveError, match="ranks: "):
+    with pytest.raises(AgentevolveError, match="unknown key ranks; known: rank, "):
         lora_settings(ranks=3)
 
 
