@@ -53,7 +53,8 @@ def ask(
             with doing(run.making(ASKED + key)):
                 reply = model.complete(said, choices=choices, temperature=heat, max_tokens=room, seed=seed)
         except ModelError as error:
-            return {"text": "", "error": str(error), "usage": error.usage.model_dump()}
+            paid = {} if error.usage == Usage() else {"usage": error.usage.model_dump()}
+            return {"text": "", "error": str(error), **paid}
         except AgentevolveError as error:
             if error.usage != Usage():
                 run.lose(ASKED + key, error.usage)

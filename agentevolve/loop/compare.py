@@ -88,7 +88,8 @@ def _claim(config: Comparison, folder: Path, resume: bool) -> None:
     elif not resume:
         raise AgentevolveError(f"{folder}: holds a comparison already; go on with --resume, or name a new folder with --out")
     elif other := changed_settings(read_comparison(there).public(), config.public(), *MAY_BE_ADDED):
-        raise AgentevolveError(f"{there}: was made with other settings ({', '.join(other)}); resume with the same ones")
+        names = ", ".join(other)
+        raise AgentevolveError(f"{there}: was made with other settings ({names}); only methods, seeds and tasks may change")
     write_config(config, there)
 
 

@@ -87,7 +87,7 @@ def test_contexts_and_tokens_fall_when_everything_is_absorbed(house):
         policy = lived(home, number)(policy)
         attempts = home.run.acquired(number)
         assert all(one.solved for one in attempts)
-        tokens.append(sum(one.usage.prompt_tokens for one in attempts))
+        tokens.append(sum(len(f"{one.system} {one.context} {one.prompt}".split()) for one in attempts))
     assert all(home.seen("2/acquire")) and not any(home.seen("3/acquire"))
     assert tokens[1] < 0.8 * tokens[0]
     assert present(home, 3) == set()
