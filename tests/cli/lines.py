@@ -1,13 +1,13 @@
 """What the tests of the command line share: what is asked for, and that a refusal is one line and leaves nothing behind."""
 
-import os
 from pathlib import Path
 
-from worlds import make_tasks, new_run
+from worlds import make_tasks
 
 from agentevolve.act.rollout import rollout
 from agentevolve.policy import Policy
 from agentevolve.refine import demos
+from agentevolve.run.folder import Run
 from agentevolve.update import remember
 
 CONFIG = """\
@@ -46,9 +46,7 @@ def refused(ask, folder: Path, *words: str) -> str:
 
 def remembered(place: Path) -> Path:
     """A run that remembers, in a memory that MiniLM made: no text was embedded yet."""
-    run = new_run(place)
-    run.close()
-    os.replace(place / "memory", place / "hashed")
+    run = Run(place, quiet=True)
     oracle = rollout(Policy(model="oracle"), make_tasks(3), run, phase="1/acquire")
     remember(Policy(model="random"), demos(oracle, 1), run)
     run.close()
