@@ -3,7 +3,7 @@
 Description
     Boil water, find an animal, grow fruit, test what conducts, work out which trait is dominant … in ten places full of things
     that have temperatures, states of matter, circuits and lives. `Task.data`: `tasks`, the kinds to play (`VARIATIONS` in
-    support/scienceworld.py; none named: all); `simplification`, "easy" (teleporting, open doors, pots that water themselves, no wiring
+    support/scienceworld.py; none: all); `simplification`, "easy" (teleporting, open doors, pots that water themselves, no wiring
     where it is not asked for), "" (none) or some of `SIMPLIFICATIONS` with commas between them; `limit`, the most turns.
 Observation
     The game's text, one blank between words, no empty lines. Things go by the names that the text gives them.

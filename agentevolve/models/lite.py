@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
 import random
 import threading
 import time
-import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from agentevolve.local import catalog
 from agentevolve.local.rows import cleaned, without_system
+from agentevolve.models.backend import completion, info, litellm, missing_keys, within
 from agentevolve.models.choices import schema as choices_schema
 from agentevolve.models.engines import llama_cpp as engine
 from agentevolve.models.manner import Manner, overflows
@@ -37,10 +36,7 @@ LONGEST_WAIT = 60.0  # seconds between two tries, whatever the backend asks for
 UNUSABLE = 3  # tries of a call whose answers are paid for and cannot be used
 STRIKES = 8  # calls in a row that came to nothing: the backend is away, and every further attempt would be lost
 MOST = 24  # tries of one call, whatever they are for
-GRACE = 10.0  # seconds more for the first calls of a process: LiteLLM imports most of itself then
-PATIENCE = 5.0  # seconds that a call under way is waited for after the run was asked to end
 DEMANDING = ("deepseek/", "moonshot/")  # they want the thinking before a tool call sent back
-_warm = threading.Event()
 EXAMPLES = "local/smollm2-135m, openai/gpt-5-mini, anthropic/claude-haiku-4-5, ollama_chat/llama3.2, hosted_vllm/<model>, random"
 
 
@@ -181,7 +177,7 @@ class LiteModel:
         """A server of one's own often wants no key, but LiteLLM insists on one."""
         if not self._api_base:
             return {}
-        return {"api_base": self._api_base} | ({"api_key": "none"} if _missing_keys(self.name) else {})
+        return {"api_base": self._api_base} | ({"api_key": "none"} if missing_keys(self.name) else {})
 
     def _held(self, choices: Choices, tools: Sequence[Tool]) -> tuple[str, dict[str, Any]]:
         """What holds the answer to `choices`, or to a call of `tools`, in the backend's strictest way; the way's name first."""
@@ -216,11 +212,11 @@ class LiteModel:
         with self._budget.reserve(most.tokens, self._usd(most)) as book:
             began = time.monotonic()
             try:
-                answer = self._send(request)
+                answer = within(self._options.timeout, lambda: completion(request, self._options.stream), self._budget)
             except Exception as error:  # whatever LiteLLM makes of an odd answer
                 if isinstance(error, AgentevolveError):
                     raise
-                missing = [] if "api_key" in request else _missing_keys(self.name)
+                missing = [] if "api_key" in request else missing_keys(self.name)
                 why = trouble(self.name, error, missing)
                 usage = self._paid(estimated(characters), began) if why.answered else Usage()
                 book(usage)
@@ -231,38 +227,6 @@ class LiteModel:
         if read.failure:
             raise _Failed(Trouble("passing", 200, f"{self.name}: {FAILURES[read.failure]}"), usage, unusable=True)
         return read, usage
-
-    def _send(self, request: dict[str, Any]) -> Any:
-        """LiteLLM's answer, within the time that a try may take as a whole: a server may send a byte a second for ever.
-
-        It is waited for from outside, so that an end of the run, too, need not wait for it.
-        """
-        box: list[Any] = []
-        done = threading.Event()
-
-        def ask() -> None:
-            try:
-                box.append((_completion(request, self._options.stream), None))
-            except BaseException as error:
-                box.append((None, error))
-            done.set()
-
-        threading.Thread(target=ask, daemon=True).start()
-        grace = 0.0 if _warm.is_set() else GRACE
-        until, asked_to_end = time.monotonic() + self._options.timeout + grace, None
-        while not done.wait(0.25):
-            now = time.monotonic()
-            if self._budget.stopped:
-                asked_to_end = asked_to_end or now
-                if now - asked_to_end > PATIENCE:
-                    self._budget.alive()
-            if now > until:
-                raise TimeoutError(f"no whole answer within {self._options.timeout:g} s")
-        _warm.set()
-        answer, error = box[0]
-        if error is not None:
-            raise error
-        return answer
 
     def _after(self, request: dict[str, Any], way: str, failed: _Failed, tally: _Tally) -> None:
         """Return when the call is to be tried again, after a pause where one is due; else raise."""
@@ -308,7 +272,7 @@ class LiteModel:
 
     def _usd(self, usage: Usage) -> float:
         """USD; 0 for a model without a known price."""
-        price = self._price or (None if self._start else known_price(_info(self.name)))
+        price = self._price or (None if self._start else known_price(info(self.name)))
         return price.of(usage) if price else 0.0
 
     def _paid(self, usage: Usage, began: float) -> Usage:
@@ -348,7 +312,7 @@ def open_model(
         lite.get_llm_provider(name, api_base=api_base)
     except lite.BadRequestError:
         raise AgentevolveError(f"unknown model {name!r}: no such provider; known are for example {EXAMPLES}") from None
-    if budget and budget.max_usd is not None and not (price or known_price(_info(name))):
+    if budget and budget.max_usd is not None and not (price or known_price(info(name))):
         raise AgentevolveError(
             f"max_usd: no price of {name} is known, so a limit in dollars would not bind; give one, in dollars a million tokens:"
             f' prices: {{"{name}": {{input: 0.5, output: 1.5}}}}, or --price 0.5,1.5'
@@ -358,42 +322,6 @@ def open_model(
 
 def _serve(base: catalog.LocalModel, adapter: Path | None, slots: int, threads: int | None) -> engine.Engine:
     return engine.serve(catalog.serving_gguf(base), adapter=adapter, slots=slots, threads=threads)
-
-
-@functools.cache
-def litellm() -> Any:
-    """The package, told to print nothing and to reach for nothing but the backend."""
-    for table in ("MODEL_COST_MAP", "ANTHROPIC_BETA_HEADERS"):  # else fetched from the network
-        os.environ[f"LITELLM_LOCAL_{table}"] = "True"
-    os.environ.setdefault("LITELLM_LOG", "ERROR")  # else it warns about models that it has no price for
-    warnings.filterwarnings("ignore", module=r"pydantic\b|litellm\b")  # of its own making, at every start
-    import litellm as package
-
-    package.telemetry = False
-    package.suppress_debug_info = True
-    package.drop_params = True
-    return package
-
-
-@functools.cache
-def _info(name: str) -> Mapping[str, Any]:
-    """LiteLLM's entry of a model; empty when it has none."""
-    try:
-        return dict(litellm().get_model_info(name))
-    except Exception:  # LiteLLM raises a bare Exception for a model that it has no entry for
-        return {}
-
-
-def _missing_keys(name: str) -> list[str]:
-    return [key for key in litellm().validate_environment(name)["missing_keys"] if key.endswith("_API_KEY")]
-
-
-def _completion(request: dict[str, Any], stream: bool) -> Any:
-    """One call; LiteLLM's own retries are off: they repeat without a pause, and also what can never succeed."""
-    if not stream:
-        return litellm().completion(**request, max_retries=0, num_retries=0)
-    parts = litellm().completion(**request, max_retries=0, num_retries=0, stream=True, stream_options={"include_usage": True})
-    return litellm().stream_chunk_builder(list(parts), messages=request["messages"])
 
 
 def _read(answer: Any, choices: Choices, tools: Sequence[Tool]) -> Read:

@@ -76,13 +76,6 @@ def native(messages: Sequence[Message]) -> Iterator[dict[str, Any]]:
             yield message.model_dump()
 
 
-def said(answer: Any) -> str:
-    """A backend's answer (OpenAI's message) as an action."""
-    from agentevolve.models.reading import read_reply
-
-    return read_reply(answer).text
-
-
 def sample(tools: Sequence[Tool], rng: random.Random) -> str:
     """A call drawn at random: one of the tools, each argument of the type that its schema asks for."""
     function = rng.choice(list(tools))["function"]

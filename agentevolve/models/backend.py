@@ -1,0 +1,86 @@
+"""LiteLLM itself, kept quiet, and its one call, waited for no longer than it may take."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from agentevolve.run.budget import Budget
+
+GRACE = 10.0  # seconds more for the first calls of a process: LiteLLM imports most of itself then
+PATIENCE = 5.0  # seconds that a call under way is waited for after the run was asked to end
+_warm = threading.Event()
+
+
+@functools.cache
+def litellm() -> Any:
+    """The package, told to print nothing and to reach for nothing but the backend."""
+    for table in ("MODEL_COST_MAP", "ANTHROPIC_BETA_HEADERS"):  # else fetched from the network
+        os.environ[f"LITELLM_LOCAL_{table}"] = "True"
+    os.environ.setdefault("LITELLM_LOG", "ERROR")  # else it warns about models that it has no price for
+    warnings.filterwarnings("ignore", module=r"pydantic\b|litellm\b")  # of its own making, at every start
+    import litellm as package
+
+    package.telemetry = False
+    package.suppress_debug_info = True
+    package.drop_params = True
+    return package
+
+
+@functools.cache
+def info(name: str) -> Mapping[str, Any]:
+    """LiteLLM's entry of a model; empty when it has none."""
+    try:
+        return dict(litellm().get_model_info(name))
+    except Exception:  # LiteLLM raises a bare Exception for a model that it has no entry for
+        return {}
+
+
+def missing_keys(name: str) -> list[str]:
+    """The environment variables with keys that the model's provider wants and that are not set."""
+    return [key for key in litellm().validate_environment(name)["missing_keys"] if key.endswith("_API_KEY")]
+
+
+def completion(request: dict[str, Any], stream: bool) -> Any:
+    """One call; LiteLLM's own retries are off: they repeat without a pause, and also what can never succeed."""
+    if not stream:
+        return litellm().completion(**request, max_retries=0, num_retries=0)
+    parts = litellm().completion(**request, max_retries=0, num_retries=0, stream=True, stream_options={"include_usage": True})
+    return litellm().stream_chunk_builder(list(parts), messages=request["messages"])
+
+
+def within(seconds: float, call: Callable[[], Any], budget: Budget) -> Any:
+    """What the call gives or raises, if it does within so many seconds; else TimeoutError: a server may send a byte a second.
+
+    It is waited for from outside, so that an end of the run need not wait for it either.
+    """
+    box: list[Any] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        try:
+            box.append((call(), None))
+        except BaseException as error:
+            box.append((None, error))
+        done.set()
+
+    threading.Thread(target=ask, daemon=True).start()
+    until = time.monotonic() + seconds + (0.0 if _warm.is_set() else GRACE)
+    end: float | None = None
+    while not done.wait(0.25):
+        now = time.monotonic()
+        end = end or (now + PATIENCE if budget.stopped else None)
+        if end and now > end:
+            budget.alive()
+        if now > until:
+            raise TimeoutError(f"no whole answer within {seconds:g} s")
+    _warm.set()
+    answer, error = box[0]
+    if error is not None:
+        raise error
+    return answer
