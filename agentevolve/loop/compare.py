@@ -25,6 +25,7 @@ from agentevolve.protocols import AgentevolveError, BudgetExceeded
 from agentevolve.records import Task, Trajectory, Usage
 from agentevolve.run.budget import Allowance
 from agentevolve.run.folder import ASKED, SPENT, Run, identity, phase_of
+from agentevolve.run.lock import LOCK, lock
 
 CONFIG = "comparison.yaml"
 CONTROLS = "controls"
@@ -47,11 +48,12 @@ def compare(config: Comparison, folder: Path, *, resume: bool = False, quiet: bo
     Raises AgentevolveError before anything is written for a comparison that cannot be run, or a folder that holds another.
     """
     exercises = check_comparison(config)
-    _claim(config, folder, resume)
     found = []
-    for of_set in exercises:
-        for seed, given in zip(config.seeds, of_set, strict=True):
-            found += _with_seed(config, folder / given.name / f"seed-{seed}", seed, given, quiet)
+    with lock(folder):
+        _claim(config, folder, resume)
+        for of_set in exercises:
+            for seed, given in zip(config.seeds, of_set, strict=True):
+                found += _with_seed(config, folder / given.name / f"seed-{seed}", seed, given, quiet)
     return found
 
 
@@ -83,7 +85,7 @@ def _claim(config: Comparison, folder: Path, resume: bool) -> None:
     """Make `folder` this comparison's, or find that it is; on resuming, methods, seeds and task sets may have been added."""
     there = folder / CONFIG
     if not there.exists():
-        if folder.exists() and any(not child.name.startswith(".") for child in folder.iterdir()):
+        if any(not child.name.startswith(".") for child in folder.iterdir() if child.name != LOCK):
             raise AgentevolveError(f"{folder}: not empty and not a comparison; name a new folder with --out")
     elif not resume:
         raise AgentevolveError(f"{folder}: holds a comparison already; go on with --resume, or name a new folder with --out")

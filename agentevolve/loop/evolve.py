@@ -23,6 +23,7 @@ from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Task, Trajectory
 from agentevolve.run.budget import Budget
 from agentevolve.run.folder import Run, derived, identity
+from agentevolve.run.lock import LOCK, lock
 from agentevolve.update.weights import local_base
 
 CONFIG = "config.yaml"
@@ -37,24 +38,29 @@ def evolve(config: Config, folder: Path, *, resume: bool = False, quiet: bool = 
     `resume`) or another config.
     """
     check(config)
-    _claim(config, folder, resume)
-    runs = []
-    for seed in config.seeds:
-        place = folder if len(config.seeds) == 1 else folder / f"seed-{seed}"
-        run = Run(place, seed=seed, workers=config.workers, quiet=quiet)
-        try:
-            evolve_one(config, run)
-        finally:
-            run.close()
-        runs.append(run)
-    return runs
+    with lock(folder) as held:
+        _claim(config, folder, resume)
+        if len(config.seeds) == 1:
+            held.release()  # the run takes it
+            return [_evolved(config, folder, config.seeds[0], quiet)]
+        return [_evolved(config, folder / f"seed-{seed}", seed, quiet) for seed in config.seeds]
+
+
+def _evolved(config: Config, place: Path, seed: int, quiet: bool) -> Run:
+    """The run of one seed, closed."""
+    run = Run(place, seed=seed, workers=config.workers, quiet=quiet)
+    try:
+        evolve_one(config, run)
+    finally:
+        run.close()
+    return run
 
 
 def _claim(config: Config, folder: Path, resume: bool) -> None:
     """Make `folder` this config's run, or find that it already is."""
     there = folder / CONFIG
     if not there.exists():
-        if folder.exists() and any(not child.name.startswith(".") for child in folder.iterdir()):
+        if any(not child.name.startswith(".") for child in folder.iterdir() if child.name != LOCK):
             raise AgentevolveError(f"{folder}: not empty and not a run; name a new folder with --out")
     elif not resume:
         raise AgentevolveError(f"{folder}: holds a run already; go on with --resume, or name a new folder with --out")
