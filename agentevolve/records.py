@@ -205,7 +205,8 @@ class Difference(Record):
 class Report(Record):
     """One policy measured on one split. `success` is the share solved of `n` attempts, in [0, 1], with a 95% interval over tasks.
 
-    `errors` further attempts were lost: they count in `usage`, which was paid, and in nothing else.
+    `errors` further attempts were lost: they count in `usage`, which was paid, and in nothing else. `asked` are the ways in which
+    the model was held to its choices.
     """
 
     arm: str
@@ -218,6 +219,7 @@ class Report(Record):
     reward: float
     turns: float
     errors: int = 0
+    asked: tuple[str, ...] = ()
     usage: Usage = Usage()
     versus: str = ""
     difference: Difference | None = None

@@ -71,7 +71,7 @@ class Standing(Record):
     None for a seed without a pair that counts. `turns` and `tokens` are means an attempt when measured; `episodes`,
     `learning_tokens`, `usd` and `seconds` means a seed, of learning up to the last round that counts, `seconds` on the clock with
     all workers busy. `rounds` is how many counted, by seed. `from_memory` is learnt minus shuffled memory, `without_memory` the
-    weights alone; `forgotten` the difference on the guard's tasks (below zero: forgotten).
+    weights alone; `forgotten` the difference on the guard's tasks (below zero: forgotten); `asked` how the model was held.
     """
 
     tasks: str
@@ -86,6 +86,7 @@ class Standing(Record):
     p_holm: float | None = None
     verdict: Verdict | None = None
     no_verdict: str = ""
+    asked: tuple[str, ...] = ()
     k: int = 1
     pass_any: float = 0.0
     pass_all: float = 0.0
@@ -135,6 +136,7 @@ def _row(tasks: str, name: str, runs: Sequence[Sequence[Trajectory]], samples: i
         turns=found.turns,
         tokens=found.usage.tokens / (found.n + found.errors),
         errors=found.errors,
+        asked=found.asked,
     )
 
 
@@ -228,6 +230,11 @@ def caveats(rows: Sequence[Standing], model: str) -> list[str]:
     if still := [row.method for row in shown if row.verdict == "no difference shown"]:
         said.append(f"No difference shown is not equality; it is all that is known of: {_listed(still)}.")
     said += [f"No verdict on {row.method}: {row.no_verdict}." for row in shown if row.verdict == "no verdict"]
+    bare = {row.tasks: row.asked for row in rows if row.method == "no learning"}
+    for row in shown:
+        if row.asked != bare[row.tasks]:
+            ways = f"{'; '.join(row.asked)}, against {'; '.join(bare[row.tasks])}"
+            said.append(f"{row.method} was asked otherwise than no learning ({ways}): its difference may be that.")
     if none := [row.method for row in shown if row.verdict == "nothing learnt"]:
         said.append(f"Not one round fitted the budget, which says nothing about the method: {_listed(none)}.")
     if some := [row.method for row in shown if row.rounds and 0 in row.rounds and any(row.rounds)]:

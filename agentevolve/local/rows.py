@@ -6,6 +6,7 @@ it and of the token that ends it. Only the latter carry a label. A row that a te
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -80,7 +81,17 @@ def clean(text: str, special: Iterable[str] = ()) -> str:
 
 def cleaned(messages: Sequence[Message], special: Collection[str]) -> list[Message]:
     """The messages, each `clean` of the control tokens `special`."""
-    return [message.model_copy(update={"content": clean(message.content, special)}) for message in messages]
+    known = tuple(special)
+    texts = [_clean_again(message.content, known) for message in messages]
+    return [
+        one if text == one.content else one.model_copy(update={"content": text})
+        for one, text in zip(messages, texts, strict=True)
+    ]
+
+
+@functools.lru_cache(maxsize=4_096)  # a conversation's messages are sent again at each turn
+def _clean_again(text: str, special: tuple[str, ...]) -> str:
+    return clean(text, special)
 
 
 def without_system(messages: Sequence[Message]) -> list[Message]:

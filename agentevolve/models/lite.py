@@ -305,7 +305,7 @@ def open_model(
     if name.startswith("local/"):
         base = catalog.resolve(name.removeprefix("local/"))
         start = functools.partial(_serve, base, adapter, slots, threads)
-        special = functools.partial(catalog.special_tokens, base)
+        special = functools.cache(functools.partial(catalog.special_tokens, base))
         return LiteModel(name, start=start, special=special, budget=budget, options=options, price=price, manner=manner)
     lite = litellm()
     try:

@@ -170,3 +170,16 @@ def test_the_curves_are_a_panel_a_method(tmp_path, unit):
     few = matplotlib.image.imread(path).shape
     many = [row.model_copy(update={"method": f"{row.method}{n}"}) for n in range(3) for row in rows()[3:]]
     assert matplotlib.image.imread(curves(rows()[:3] + many, tmp_path / "many.png", unit=unit)).shape[0] > few[0]
+
+
+@pytest.mark.parametrize(("now", "told"), [("response_format", False), ("free text", True)])
+def test_a_method_that_was_asked_otherwise_than_its_control_is_named(now, told):
+    def asked(one: Learnt, way: str) -> Learnt:
+        arms = [
+            arm._replace(attempts=[played.model_copy(update={"asked": (way,)}) for played in arm.attempts]) for arm in one.arms
+        ]
+        return one._replace(arms=arms)
+
+    found = standings([asked(controls(0), "response_format"), asked(learnt("good", 0, 18), now)], 1)
+    said = "good was asked otherwise than no learning (free text, against response_format): its difference may be that."
+    assert (said in caveats(found, "m")) is told
