@@ -93,7 +93,10 @@ def _listed(value: Any) -> Any:
 
 
 class Setup(Settings):
-    """What an evolution and a comparison share: who acts, how it is asked and paid for, how often all is done."""
+    """What an evolution and a comparison share: who acts, how it is asked and paid for, how often all is done.
+
+    `embedder` makes the memory's vectors: `hash`, a folder, LiteLLM's provider/model or an id on the hub; "": all-MiniLM-L6-v2.
+    """
 
     tasks: str | list[str]
     model: str = "local/smollm2-135m"
@@ -103,6 +106,7 @@ class Setup(Settings):
     seeds: Annotated[list[int], AfterValidator(_different)] = Field(default=[0], min_length=1)
     rounds: int = Field(default=1, gt=0)
     recall: Recall = Recall()
+    embedder: str = ""
     train: Practice = Practice()
     temperature: float = Field(default=0.7, ge=0)
     show_actions: bool = True

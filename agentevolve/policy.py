@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, JsonValue
 
@@ -21,17 +21,28 @@ def _one_demo() -> dict[Kind, int]:
 
 
 class Recall(Record):
-    """What of memory is shown before a task: how many entries of each kind, within `tokens` (about four characters each).
+    """What of memory is shown to the agent: how many entries of each kind, within `tokens` (the model's own, where known).
 
     `whole` kinds are shown with all their entries, oldest first; of `own` kinds the youngest that are about this very task;
-    of `nearest` kinds those whose keys are nearest to the task's text. They are taken in this order while they fit.
-    `shuffled` is the control arm: as many `own` and `nearest` entries, drawn at random from those that would *not* be taken.
+    of `nearest` kinds those of other tasks whose keys are nearest to the task's text. They are taken in this order while they
+    fit, and shown with the nearest last. An attempt that does not fit is shortened in its middle.
+
+    as_turns    earlier attempts are shown as the turns that they were, before the task; else, as all the rest is, as text
+    difference  of two equally near entries the one less like those already chosen is taken: the weight of likeness, in [0, 1]
+                (maximal marginal relevance, Carbonell & Goldstein 1998)
+    words       nearness by meaning is fused with nearness by words (BM25), half and half by ranks
+    when        the nearest are looked up at the "start", at "each" turn by what is seen, or when "stuck" in a state seen before
+    shuffled    the control arm: as many `own` and `nearest` entries, drawn at random from those that would *not* be taken
     """
 
     whole: tuple[Kind, ...] = ()
     own: dict[Kind, Count] = Field(default_factory=dict)
     nearest: dict[Kind, Count] = Field(default_factory=_one_demo)
     tokens: Count = 500
+    as_turns: bool = True
+    difference: Share = 0.0
+    words: bool = False
+    when: Literal["start", "each", "stuck"] = "start"
     shuffled: bool = False
 
 

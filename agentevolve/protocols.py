@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from agentevolve.records import Entry, Message, Task, Usage
@@ -103,6 +103,9 @@ class Model(Protocol):
     ) -> Reply:
         """Answer `messages`, as far as the backend can be held to it: with `choices` by one of them, with `tools` by a call."""
 
+    def count(self, text: str) -> int:
+        """The tokens of `text`: by the model's own tokenizer where that is here, else about."""
+
     def close(self) -> None:
         """Give back what the model holds (a server). Closing twice is allowed."""
 
@@ -116,5 +119,19 @@ class Memory(Protocol):
     def entries(self, as_of: int | None = None, kind: str | None = None, env: str | None = None) -> list[Entry]:
         """The entries that are there now, or as of a round, oldest first."""
 
-    def recall(self, query: str, *, env: str, k: int, as_of: int | None = None, kind: str = "demo") -> list[tuple[Entry, float]]:
-        """The k entries of `env` and `kind` nearest to `query`, nearest first, with their cosine similarity."""
+    def recall(
+        self,
+        query: str,
+        *,
+        env: str,
+        k: int,
+        as_of: int | None = None,
+        kind: str = "demo",
+        skip: Callable[[Entry], bool] | None = None,
+        difference: float = 0.0,
+        words: bool = False,
+    ) -> list[tuple[Entry, float]]:
+        """The k entries of `env` and `kind` nearest to `query`, nearest first, with their cosine similarity.
+
+        Those that `skip` says yes to are passed over; `difference` and `words` are as `Recall` has them.
+        """

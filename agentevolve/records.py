@@ -77,13 +77,16 @@ class Task(Record):
 class Turn(Record):
     """One action and what came back: the next observation, its reward and the actions it admits (empty: free text).
 
-    `thinking` is the model's reasoning before the action, where it gave one; nothing learns from it.
+    `thinking` is the model's reasoning before the action, where it gave one; nothing learns from it. `context` is what was
+    recalled after it (the entries' ids in `recalled`), shown in front of the observation.
     """
 
     action: str
     thinking: str = Field(default="", exclude_if=lambda text: not text)
     observation: str
     actions: tuple[str, ...] = ()
+    recalled: tuple[str, ...] = Field(default=(), exclude_if=lambda ids: not ids)
+    context: str = Field(default="", exclude_if=lambda text: not text)
     reward: float = 0.0
     usage: Usage = Usage()
     info: dict[str, JsonValue] = Field(default_factory=dict)
@@ -105,8 +108,9 @@ class PolicyStamp(Record):
 class Trajectory(Record):
     """One finished attempt at one task, with everything the agent saw.
 
-    `context` is the recalled text as shown (its entries' ids in `recalled`) and stays outside `prompt`, so that distillation
-    can strip or keep it; so does `hint`, help with this one attempt, which training always strips. `tools` are the schemas of
+    What was recalled (the entries' ids in `recalled`, `cut` of them shortened to fit) stays outside `prompt`, so that
+    distillation can strip or keep it: `demos` are earlier attempts as the messages they were shown as, `context` is text right
+    before the prompt. So does `hint`, help with this one attempt, which training always strips. `tools` are the schemas of
     what could be called, in a world of tool calls. `lookup` is what looking into memory cost, `failed` what calls cost whose
     answers could not be used. `asked` says how the model was held to its choices, and what the backend had refused: one text, or
     several when that changed on the way. `reward` is the environment's final score in [0, 1]. An attempt that is lost, for a
@@ -125,7 +129,9 @@ class Trajectory(Record):
     actions: tuple[str, ...] = ()
     tools: tuple[dict[str, JsonValue], ...] = ()
     recalled: tuple[str, ...] = ()
+    demos: tuple[Message, ...] = Field(default=(), exclude_if=lambda messages: not messages)
     context: str = ""
+    cut: int = Field(default=0, exclude_if=lambda count: not count)
     hint: str = ""
     lookup: Usage = Usage()
     failed: Usage = Usage()
@@ -152,9 +158,18 @@ class Trajectory(Record):
         return sum((turn.usage for turn in self.turns), self.lookup + self.failed)
 
 
+class Lived(Record):
+    """An attempt as it was lived: what was asked, with the actions it admitted, and the turns. Enough to show it as messages."""
+
+    prompt: str
+    actions: tuple[str, ...] = ()
+    turns: tuple[Turn, ...]
+
+
 class Entry(Record):
     """One thing in memory. It is found by `key` and shown as `text`; `sources` are ids of the trajectories it came from.
 
+    A demo and a case also have the attempt that they tell of, as it was `lived`.
     A demo is a solved attempt, a case any attempt with its outcome, a reflection a lesson from a failed one, an insight a rule
     over several, a workflow a reusable procedure, a skill a verified program of actions, a sheet one text that is rewritten.
     `task` is the id of the task that it is about (empty: about many); `counts` are votes or uses by name.
@@ -170,6 +185,11 @@ class Entry(Record):
     reward: float = 0.0
     counts: dict[str, int] = Field(default_factory=dict)
     sources: tuple[str, ...] = ()
+    lived: Lived | None = Field(default=None, exclude_if=lambda lived: lived is None)
+
+    def about(self, task: str) -> bool:
+        """Whether it is about the task of that id, or came from attempts at it."""
+        return self.task == task or any(source.rpartition("/")[0].endswith(f"/{task}") for source in self.sources)
 
 
 class Example(Record):
@@ -206,7 +226,7 @@ class Report(Record):
     """One policy measured on one split. `success` is the share solved of `n` attempts, in [0, 1], with a 95% interval over tasks.
 
     `errors` further attempts were lost: they count in `usage`, which was paid, and in nothing else. `asked` are the ways in which
-    the model was held to its choices.
+    the model was held to its choices. In `cut` of the attempts what was recalled was shortened to fit.
     """
 
     arm: str
@@ -219,6 +239,7 @@ class Report(Record):
     reward: float
     turns: float
     errors: int = 0
+    cut: int = 0
     asked: tuple[str, ...] = ()
     usage: Usage = Usage()
     versus: str = ""

@@ -24,7 +24,7 @@ CELLS: dict[str, tuple[str, ...]] = {
     "solution evolution, rationale-based": ("acquire.plans",),
     "solution evolution, interactive": ("act.rollout",),
     "solution evolution, self-play": ("acquire.talked_over",),
-    "solution evolution, grounded": ("act.agent.remembered", "refine.curated", "refine.if_then"),
+    "solution evolution, grounded": ("act.recall.at_start", "refine.curated", "refine.if_then"),
     "solution evolution, contrastive": ("refine.best_worst", "refine.against", "refine.divergence", "refine.guidelines"),
     "solution evolution, perturbative": ("acquire.perturbed",),
     "feedback, model": ("refine.judge", "refine.critique", "refine.censor", "refine.reflections"),
@@ -53,6 +53,7 @@ CELLS: dict[str, tuple[str, ...]] = {
     "correcting, critique-free": ("acquire.plans",),
     "in weights, replay": (
         "update.examples",
+        "update.recalling",
         "update.finetune",
         "update.mixed",
         "update.replayed",

@@ -138,7 +138,7 @@ def walker(messages: Any, choices: Any) -> str:
 
 def learner(messages: Any, choices: Any) -> str:
     """Walks to the lamp when it recalls a game that was won, and waits without."""
-    return walker(messages, choices) if "game that was won" in messages[1].content else "wait"
+    return walker(messages, choices) if any("was won" in message.content for message in messages) else "wait"
 
 
 class Metered:
@@ -158,6 +158,9 @@ class Metered:
             book(usage)
         return reply._replace(usage=usage)
 
+    def count(self, text: str) -> int:
+        return self._model.count(text)
+
     def close(self) -> None:
         pass
 
@@ -174,5 +177,5 @@ def side_by_side(do: Callable[[Task], None], tasks: list[Task]) -> None:
 def gist(trajectory: Trajectory) -> tuple[Any, ...]:
     """What of an attempt does not hang on the clock."""
     said = tuple((turn.action, turn.observation, turn.actions) for turn in trajectory.turns)
-    kept = trajectory.model_dump(include={"id", "seed", "recalled", "context", "reward", "end", "error", "policy", "phase"})
+    kept = trajectory.model_dump(include={"id", "seed", "recalled", "demos", "context", "reward", "end", "error", "policy", "phase"})
     return said, tuple(map(str, kept.values()))

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 
-from agentevolve.act.prompting import cleaned_tools, exchange, opening, render, rules, shown
-from agentevolve.memory import embedded_tokens
+from agentevolve.act.prompting import cleaned_tools, exchange, opening, rules, shown
+from agentevolve.act.recall import Asked, Recalled, at_start, at_turn
 from agentevolve.models.stand_ins import RandomModel, at_random
+from agentevolve.models.usage import tokens_of
 from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError, Environment, Memory, Model, ModelError, Reply
-from agentevolve.records import Entry, Message, Task, Turn, Usage
+from agentevolve.records import Message, Task, Turn, Usage
 
 ENDLESS = 2**31 - 1  # graph steps: how long an episode is, the environment alone decides
 
@@ -29,7 +30,8 @@ ENDLESS = 2**31 - 1  # graph steps: how long an episode is, the environment alon
 class Attempt:
     """One attempt under way: its parts, and what it has lived through so far, which outlives a crash of the graph.
 
-    `alive` is called before each turn and raises where nothing more may be done.
+    `alive` is called before each turn and raises where nothing more may be done. `measured` says that it counts: that it must not
+    see a solution of its own task.
     """
 
     task: Task
@@ -38,14 +40,19 @@ class Attempt:
     rng: random.Random
     hint: str = ""
     alive: Callable[[], None] = lambda: None
+    measured: bool = False
     environment: Environment = field(init=False)
     model: Model | None = None
     system: str = ""
     prompt: str = ""
     actions: tuple[str, ...] = ()
     tools: tuple[dict[str, Any], ...] = ()
+    demos: tuple[Message, ...] = ()
     context: str = ""
     recalled: tuple[str, ...] = ()
+    cut: int = 0
+    room: int = 0
+    seen: set[tuple[str, ...]] = field(default_factory=set)
     lookup: Usage = field(default_factory=Usage)
     failed: Usage = field(default_factory=Usage)
     asked: tuple[str, ...] = ()
@@ -93,11 +100,48 @@ def _recall(state: State, runtime: Runtime[Attempt]) -> dict[str, Any]:
     attempt.system = rules(attempt.tools, choosing=choosing, listed=listed, instructions=instructions)
     attempt.prompt = "\n".join(part for part in (attempt.task.prompt, notes, observation) if part)
     attempt.actions = _shuffled(info, attempt.rng)
-    entries = remembered(attempt)
-    attempt.recalled, attempt.context = tuple(entry.id for entry in entries), recalled_text(entries)
+    attempt.room = attempt.policy.recall.tokens
+    if attempt.memory is not None:
+        found = at_start(attempt.memory, _asked(attempt, attempt.prompt, attempt.actions))
+        attempt.demos, attempt.context = found.demos, found.context
+        _note(attempt, found)
+    _stuck(attempt, observation, attempt.actions)
     asked = shown(attempt.prompt, attempt.actions, attempt.policy.show_actions)
     context = "\n".join(part for part in (attempt.context, attempt.hint) if part)
-    return {"messages": opening(attempt.system, context, asked), "actions": attempt.actions}
+    return {"messages": opening(attempt.system, context, asked, attempt.demos), "actions": attempt.actions}
+
+
+def _asked(attempt: Attempt, query: str, actions: tuple[str, ...]) -> Asked:
+    count = attempt.model.count if attempt.model else tokens_of
+    return Asked(attempt.policy, attempt.task, query, attempt.rng, bool(actions), attempt.measured, count)
+
+
+def _note(attempt: Attempt, found: Recalled) -> None:
+    """What was recalled, and how much may still be."""
+    attempt.recalled += found.ids
+    attempt.cut += found.cut
+    attempt.room -= found.tokens
+    attempt.lookup += found.lookup
+
+
+def _stuck(attempt: Attempt, observation: str, actions: tuple[str, ...]) -> bool:
+    """Whether the world looks as it did before in this attempt; from now on it did."""
+    state = (observation, *sorted(actions))
+    before = state in attempt.seen
+    attempt.seen.add(state)
+    return before
+
+
+def _again(attempt: Attempt, observation: str, actions: tuple[str, ...]) -> Recalled:
+    """What is recalled at a later turn; nothing, unless the policy looks into memory then."""
+    stuck = _stuck(attempt, observation, actions)
+    when = attempt.policy.recall.when
+    if attempt.memory is None or when == "start" or (when == "stuck" and not stuck):
+        return Recalled()
+    asked = _asked(attempt, f"{attempt.prompt}\n{observation}", actions)
+    found = at_turn(attempt.memory, asked, attempt.recalled, attempt.room)
+    _note(attempt, found)
+    return found
 
 
 def _act(state: State, runtime: Runtime[Attempt]) -> dict[str, Any]:
@@ -137,18 +181,22 @@ def _observe(state: State, runtime: Runtime[Attempt]) -> dict[str, Any]:
     reply = state["reply"]
     step = attempt.environment.step(reply.text)
     actions = _shuffled(step.info, attempt.rng)
+    over = step.terminated or step.truncated
+    found = Recalled() if over else _again(attempt, step.observation, actions)
     turn = Turn(
         action=reply.text,
         thinking=reply.thinking,
         observation=step.observation,
         actions=actions,
+        recalled=found.ids,
+        context=found.context,
         reward=step.reward,
         usage=reply.usage,
         info={"raw": step.info["raw"]} if "raw" in step.info else {},
     )
     attempt.turns.append(turn)
     attempt.reward = min(1.0, max(0.0, float(step.info.get("score", attempt.reward + step.reward))))
-    if step.terminated or step.truncated:
+    if over:
         attempt.end = "terminated" if step.terminated else "truncated"
     said, seen = exchange(turn, attempt.policy.show_actions)
     if reply.thinking:
@@ -165,44 +213,3 @@ def _shuffled(info: dict[str, Any], rng: random.Random) -> tuple[str, ...]:
     actions = sorted(info.get("actions", ()))
     rng.shuffle(actions)
     return tuple(actions)
-
-
-def remembered(attempt: Attempt) -> list[Entry]:
-    """The entries the policy recalls for this task, in the order in which they are shown, as many as fit into its tokens."""
-    if attempt.memory is None:
-        return []
-    if any(attempt.policy.recall.nearest.values()):
-        attempt.lookup = Usage(embedded_tokens=embedded_tokens(attempt.prompt))
-    kept, room = [], attempt.policy.recall.tokens * 4
-    for entry in _wanted(attempt, attempt.memory):
-        if entry not in kept and len(entry.text) <= room:
-            kept.append(entry)
-            room -= len(entry.text)
-    return kept
-
-
-def _wanted(attempt: Attempt, memory: Memory) -> Iterator[Entry]:
-    recall, env, as_of = attempt.policy.recall, attempt.task.env, attempt.policy.as_of
-    for kind in recall.whole:
-        yield from memory.entries(as_of, kind, env)
-    for kind, k in recall.own.items():
-        held = memory.entries(as_of, kind, env)
-        own = [entry for entry in held if entry.task == attempt.task.id][-k:] if k else []
-        others = [entry for entry in held if entry.task != attempt.task.id]
-        yield from _drawn(attempt, others, len(own)) if recall.shuffled else own
-    for kind, k in recall.nearest.items():
-        n = 10**6 if recall.shuffled else k
-        found = [entry for entry, _ in memory.recall(attempt.prompt, env=env, k=n, as_of=as_of, kind=kind)] if k else []
-        yield from _drawn(attempt, found[k:], k) if recall.shuffled else found
-
-
-def _drawn(attempt: Attempt, others: list[Entry], k: int) -> list[Entry]:
-    """A draw that leaves the attempt's luck as it is, so that it acts under the same luck with and without it."""
-    rng = random.Random()
-    rng.setstate(attempt.rng.getstate())
-    return rng.sample(others, min(k, len(others)))
-
-
-def recalled_text(entries: list[Entry]) -> str:
-    """The recalled entries as the agent reads them; nothing when there are none."""
-    return render("recall", entries=entries) if entries else ""

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from agentevolve.local.rows import clean
-from agentevolve.records import Message, Trajectory, Turn
+from agentevolve.records import Lived, Message, Trajectory, Turn
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -44,10 +44,10 @@ def rules(tools: Sequence[Mapping[str, Any]], *, choosing: bool, listed: bool, i
     return "\n".join(part for part in (text, instructions) if part)
 
 
-def opening(system: str, context: str, prompt: str) -> list[Message]:
-    """The messages before the first action: the house rules, then the recalled context and the task as one user message."""
+def opening(system: str, context: str, prompt: str, demos: Sequence[Message] = ()) -> list[Message]:
+    """The messages before the first action: the house rules, recalled attempts, recalled text and the task as one message."""
     user = f"{context}\n{prompt}" if context else prompt
-    return [Message(role="system", content=clean(system)), Message(role="user", content=clean(user))]
+    return [Message(role="system", content=clean(system)), *demos, Message(role="user", content=clean(user))]
 
 
 def cleaned_tools(tools: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
@@ -56,22 +56,35 @@ def cleaned_tools(tools: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], .
 
 
 def exchange(turn: Turn, show_actions: bool) -> list[Message]:
-    """One turn as two messages: the agent's action and what came back."""
+    """One turn as two messages: the agent's action, and what came back, with what was recalled then in front of it."""
     seen = shown(turn.observation, turn.actions, show_actions)
+    seen = f"{turn.context}\n{seen}" if turn.context else seen
     return [Message(role="assistant", content=clean(turn.action)), Message(role="user", content=clean(seen))]
+
+
+def lived_messages(lived: Lived, show_actions: bool) -> list[Message]:
+    """An earlier attempt as it would have been lived under these rules: what was asked, then each action and what came back."""
+    asked = Message(role="user", content=clean(shown(lived.prompt, lived.actions, show_actions)))
+    return [asked, *(message for turn in lived.turns for message in exchange(turn, show_actions))]
 
 
 def conversation(trajectory: Trajectory, *, keep_context: bool) -> tuple[list[Message], list[Message]]:
     """The attempt as (what came before the first action, everything from the first action to the last one).
 
-    With `keep_context` the recalled entries stay in the prompt; without, the model learns to do without them
-    (context distillation). The tools of an agent that was given them natively are listed, as its student will be shown them.
-    The observation after the last action was never acted on and is left out.
+    With `keep_context` what was recalled stays; without, the model learns to do without it (context distillation). The tools of
+    an agent that was given them natively are listed, as its student will be shown them. The observation after the last action
+    was never acted on and is left out.
     """
-    context = trajectory.context if keep_context else ""
+    if not keep_context:
+        trajectory = _bare(trajectory)
     asked = shown(trajectory.prompt, trajectory.actions, trajectory.policy.show_actions)
     said = [message for turn in trajectory.turns for message in exchange(turn, trajectory.policy.show_actions)]
-    return opening(_listing(trajectory), context, asked), said[:-1]
+    return opening(_listing(trajectory), trajectory.context, asked, trajectory.demos), said[:-1]
+
+
+def _bare(trajectory: Trajectory) -> Trajectory:
+    turns = tuple(turn.model_copy(update={"context": ""}) if turn.context else turn for turn in trajectory.turns)
+    return trajectory.model_copy(update={"context": "", "demos": (), "turns": turns})
 
 
 def _listing(trajectory: Trajectory) -> str:
@@ -82,6 +95,6 @@ def _listing(trajectory: Trajectory) -> str:
     return house(listed=True) if trajectory.system == house(listed=False) else trajectory.system
 
 
-def transcript(trajectory: Trajectory) -> str:
-    """The attempt as plain text, as a demo shows it."""
-    return render("demo", prompt=trajectory.prompt, turns=trajectory.turns)
+def transcript(lived: Trajectory | Lived) -> str:
+    """The attempt as plain text."""
+    return render("demo", prompt=lived.prompt, turns=lived.turns)

@@ -61,7 +61,7 @@ def rollout(
     todo = [plan for plan in plans if plan.id not in run.trajectories]
     for _ in range(1 + AGAIN):
         if todo:
-            passing = _made(todo, policy, run, phase)
+            passing = _made(todo, policy, run, phase, measuring)
             todo = [plan for plan in todo if plan.id in passing]
     ids = [plan.id for plan in plans]
     if ids and all(id in run.lost for id in ids):
@@ -77,11 +77,15 @@ def rollout(
     return found
 
 
-def _made(plans: Sequence[Plan], policy: Policy, run: Run, phase: str) -> set[str]:
+def _made(plans: Sequence[Plan], policy: Policy, run: Run, phase: str, measured: bool) -> set[str]:
     """Make the attempts; the ids of those that a passing failure cost."""
     model, memory = parts(policy, run)
     passing: set[str] = set()
-    work(plans, lambda plan: run.add(lent(plan, policy, run) or attempt(plan, policy, model, memory, run, passing)), run, phase)
+
+    def make(plan: Plan) -> None:
+        run.add(lent(plan, policy, run) or attempt(plan, policy, model, memory, run, passing, measured=measured))
+
+    work(plans, make, run, phase)
     return passing
 
 
@@ -155,17 +159,24 @@ def lent(plan: Plan, policy: Policy, run: Run) -> Trajectory | None:
 
 
 def attempt(
-    plan: Plan, policy: Policy, model: Model | None, memory: Memory | None, run: Run, passing: set[str] | None = None
+    plan: Plan,
+    policy: Policy,
+    model: Model | None,
+    memory: Memory | None,
+    run: Run,
+    passing: set[str] | None = None,
+    *,
+    measured: bool = False,
 ) -> Trajectory:
     """Make one attempt in a world of its own. Whatever the world or the backend raises ends up in the trajectory.
 
     What is the user's to mend (a refused key, the budget's end, a full disk) is raised as the AgentevolveError that it is. An
-    attempt that a passing failure cost is noted in `passing`.
+    attempt that a passing failure cost is noted in `passing`; one that is `measured` sees no solution of its own task.
     """
     run.budget.attempt()
     began, error = time.monotonic(), ""
     make = load_environment(plan.task.env)
-    played = Attempt(plan.task, policy, memory, random.Random(plan.seed), plan.hint, run.budget.alive)
+    played = Attempt(plan.task, policy, memory, random.Random(plan.seed), plan.hint, run.budget.alive, measured)
     try:
         with doing(run.making(plan.id)), closing(make()) as played.environment:
             played.model = model or ScriptedModel(played.environment.oracle(plan.task))
@@ -201,7 +212,9 @@ def _trajectory(plan: Plan, played: Attempt, error: str, seconds: float) -> Traj
         actions=played.actions,
         tools=played.tools,
         recalled=played.recalled,
+        demos=played.demos,
         context=played.context,
+        cut=played.cut,
         lookup=played.lookup,
         failed=played.failed,
         asked=played.asked,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agentevolve.cli.folders import named_folder, seeds
-from agentevolve.cli.options import Quiet, TrainOptions
+from agentevolve.cli.options import Quiet, TrainOptions, finite
 from agentevolve.protocols import AgentevolveError
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ def distill(
     per_task: Annotated[int, typer.Option(min=1, help="Different solutions kept of each task, shortest first.")] = 1,
     max_turns: Annotated[int | None, typer.Option(min=1, help="Leave out longer solutions.")] = None,
     keep_memory: Annotated[
-        bool, typer.Option("--keep-memory", help="Keep recalled entries in the rows (default: strip them).")
-    ] = False,
+        float, typer.Option(min=0.0, max=1.0, callback=finite, help="The share of rows in which recalled entries stay.")
+    ] = 0.0,
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune the local model on what it solved: the shortest solution of each train task in the runs becomes a row."""

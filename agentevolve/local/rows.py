@@ -107,6 +107,17 @@ def without_system(messages: Sequence[Message]) -> list[Message]:
     return [rest[0].model_copy(update={"content": f"{system.content}\n{rest[0].content}"}), *rest[1:]]
 
 
+def alternating(messages: Sequence[Message]) -> list[Message]:
+    """The messages with neighbours of the user's joined by a line feed: many templates want the roles to take turns."""
+    joined: list[Message] = []
+    for message in messages:
+        if joined and joined[-1].role == message.role == "user":
+            joined[-1] = message.model_copy(update={"content": f"{joined[-1].content}\n{message.content}"})
+        else:
+            joined.append(message)
+    return joined
+
+
 def special_tokens(tokenizer: Any) -> dict[int, str]:
     """The control tokens of a transformers tokenizer, by id."""
     return {id: token.content for id, token in tokenizer.added_tokens_decoder.items() if token.special}
@@ -228,7 +239,7 @@ def collate(batch: Sequence[dict[str, Any]], pad: int) -> dict[str, Any]:
 
 def _shown(example: Example, tokenizer: Any) -> list[Message]:
     """The conversation as the server shows it to the template."""
-    messages = cleaned([*example.prompt, *example.completion], special_tokens(tokenizer).values())
+    messages = alternating(cleaned([*example.prompt, *example.completion], special_tokens(tokenizer).values()))
     return messages if _knows_system(tokenizer) else without_system(messages)
 
 

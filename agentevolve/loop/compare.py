@@ -102,7 +102,7 @@ def _with_seed(config: Comparison, place: Path, seed: int, given: Exercise, quie
     def within(name: str, do: Callable[[Run], list[Arm]]) -> Learnt:
         run = Run(place / name, seed=seed, workers=config.workers, quiet=quiet)
         run.held_out = frozenset(map(identity, given.held + given.guard))
-        run.prices = config.prices
+        run.prices, run.embedder = config.prices, config.embedder
         for other in done:
             run.borrow(other)
         try:

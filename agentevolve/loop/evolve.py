@@ -118,7 +118,7 @@ def evolve_one(config: Config, run: Run) -> Policy:
     held = val + (tasks_of(task_set, "test", limit=config.test.tasks) if config.test.tasks else [])
     held_out(train, held)
     run.held_out = frozenset(map(identity, held))
-    run.prices = config.prices
+    run.prices, run.embedder = config.prices, config.embedder
     run.limit(config.max_tokens, config.max_usd)
     base = policy = base_policy(config)
     for number in range(1, config.rounds + 1):

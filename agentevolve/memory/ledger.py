@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from agentevolve.memory.keys import Shelved, distinctive, key_id
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Entry
 from agentevolve.run.journal import Journal
@@ -18,15 +19,11 @@ from agentevolve.run.journal import Journal
 Shelf = tuple[str, str]  # (env, kind): what one index collection holds
 
 
-def key_id(key: str) -> str:
-    """The id under which a retrieval key is indexed: entries that share a key share it."""
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-
-
 class Ledger:
     """The entries of the journal at `path`, in the order they were added. Safe to use from several threads of one process.
 
-    As of round r an entry is there if it was added at a round <= r and not retired at a round <= r.
+    As of round r an entry is there if it was added at a round <= r and not retired at a round <= r. A text of one env and kind
+    is kept once: what says the same again becomes a further key and further sources of the entry that is there.
     Raises AgentevolveError naming file and line when the journal is damaged.
     """
 
@@ -35,44 +32,71 @@ class Ledger:
         self._lock = threading.RLock()
         self._entries: dict[str, Entry] = {}
         self._retired: dict[str, int] = {}
-        self._shelves: dict[Shelf, dict[str, list[Entry]]] = {}
+        self._kept: dict[str, str] = {}  # the id of what said the same again: the id of the entry
+        self._again: dict[str, list[Entry]] = {}  # the id of an entry: what said the same again
+        self._texts: dict[str, str] = {}  # what is told, of those that are there: the id of the entry
+        self._shelves: dict[Shelf, Shelved] = {}
+        self._under: dict[tuple[Shelf, str], list[tuple[Entry, int]]] = {}  # by key id: the entry, and since which round
         for number, line in enumerate(self._journal.read(), 1):
             self._replay(line, f"{path}:{number}")
 
-    def add(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Append the entries whose id is not there yet; return those. They are on disk when this returns."""
+    def add(self, entries: Sequence[Entry]) -> dict[Shelf, dict[str, str] | None]:
+        """Append the entries whose id is not there yet; they are on disk when this returns.
+
+        Returned is what of their keys is to be indexed, {id: text} by shelf; None: all keys of the shelf anew.
+        """
         with self._lock:
-            new: dict[str, Entry] = {}
+            made: dict[str, tuple[Entry, str]] = {}  # by id: the entry, and the id of one that says the same
+            said: dict[str, str] = {}
             for entry in entries:
-                if entry.id not in self._entries:
-                    new.setdefault(entry.id, entry)
-            if new:
-                self._journal.append(*({"op": "add", "entry": entry.model_dump()} for entry in new.values()))
-            for entry in new.values():
-                self._keep(entry)
-            return list(new.values())
+                if entry.id not in self._entries and entry.id not in self._kept and entry.id not in made:
+                    told = _told(entry)
+                    made[entry.id] = entry, (self._texts.get(told) or said.get(told, "")) if entry.sources else ""
+                    said.setdefault(told, entry.id)
+            if made:
+                self._journal.append(*(_line(entry, kept) for entry, kept in made.values()))
+            new: dict[Shelf, dict[str, str] | None] = {}
+            for entry, kept in made.values():
+                shelf, anew = (entry.env, entry.kind), self._keep(entry, kept)
+                keys = new.setdefault(shelf, {})
+                if anew or keys is None:
+                    new[shelf] = None
+                else:
+                    text = self._shelves[shelf].text(entry.key)
+                    keys[key_id(text)] = text
+            return new
 
     def retire(self, entry_id: str, round: int, why: str) -> None:
         """From `round` on the entry is no longer recalled. The first retirement of an entry stands."""
         with self._lock:
+            entry_id = self._kept.get(entry_id, entry_id)
             if entry_id not in self._entries:
                 raise AgentevolveError(f"{self._journal.path}: cannot retire {entry_id!r}: no such entry ({self.size} are known)")
             if entry_id not in self._retired:
                 self._journal.append({"op": "retire", "id": entry_id, "round": round, "why": why})
-                self._retired[entry_id] = round
+                self._retire(entry_id, round)
 
     def entries(self, as_of: int | None = None, kind: str | None = None, env: str | None = None) -> list[Entry]:
         """The entries that are there now, or were as of a round, oldest first."""
         with self._lock:
             return [
-                entry
+                self.seen(entry, as_of)
                 for entry in self._entries.values()
                 if kind in (None, entry.kind) and env in (None, entry.env) and self.present(entry, as_of)
             ]
 
     def get(self, entry_id: str) -> Entry | None:
-        """The entry of that id, retired or not."""
-        return self._entries.get(entry_id)
+        """The entry of that id, retired or not, with all its sources; also by the id of what said the same again."""
+        entry = self._entries.get(self._kept.get(entry_id, entry_id))
+        return entry and self.seen(entry)
+
+    def seen(self, entry: Entry, as_of: int | None = None) -> Entry:
+        """The entry with all its sources, those of what said the same again too, as of a round."""
+        again = [one for one in self._again.get(entry.id, ()) if as_of is None or one.round <= as_of]
+        if not again:
+            return entry
+        sources = dict.fromkeys([*entry.sources, *(source for one in again for source in one.sources)])
+        return entry.model_copy(update={"sources": tuple(sources)})
 
     def retired(self, entry_id: str) -> int | None:
         """The round at which the entry was retired, if it was."""
@@ -91,14 +115,36 @@ class Ledger:
         return len(self._entries)
 
     def shelves(self) -> dict[Shelf, dict[str, str]]:
-        """For each (env, kind) the distinct keys of all entries, retired ones too: {key id: key}."""
+        """For each (env, kind) what of the keys of all entries, retired ones too, is indexed: {id: text}."""
         with self._lock:
-            return {shelf: {id: held[0].key for id, held in keys.items()} for shelf, keys in self._shelves.items()}
+            return {shelf: held.texts() for shelf, held in self._shelves.items()}
 
-    def under(self, shelf: Shelf, id: str) -> list[Entry]:
-        """The entries of `shelf` whose key has that key id, retired ones too."""
+    def shelf(self, shelf: Shelf) -> dict[str, str]:
+        """As `shelves`, for one of them."""
         with self._lock:
-            return list(self._shelves.get(shelf, {}).get(id, ()))
+            return self._shelves[shelf].texts() if shelf in self._shelves else {}
+
+    def asked(self, query: str, env: str) -> str:
+        """What of `query` is compared with keys of `env`: without what all keys of one of its shelves share."""
+        with self._lock:
+            return distinctive(query, {part for (of, _), held in self._shelves.items() if of == env for part in held.shared})
+
+    def indexed(self, shelf: Shelf, entry: Entry) -> str:
+        """The id under which the entry's own key is indexed."""
+        with self._lock:
+            return key_id(self._shelves[shelf].text(entry.key))
+
+    def under(self, shelf: Shelf, id: str, as_of: int | None = None) -> list[Entry]:
+        """The entries of `shelf` whose key is indexed under that id and that are there, now or as of a round."""
+        with self._lock:
+            keys = self._shelves[shelf].indexed.get(id, ()) if shelf in self._shelves else ()
+            found = {
+                entry.id: entry
+                for key in keys
+                for entry, since in self._under.get((shelf, key), ())
+                if self.present(entry, as_of) and (as_of is None or since <= as_of)
+            }
+            return [self.seen(entry, as_of) for entry in found.values()]
 
     def stats(self) -> dict[str, Any]:
         """Counts of the entries that are there now, by kind, env and round; and how many were retired."""
@@ -111,9 +157,23 @@ class Ledger:
             "by_round": dict(sorted(Counter(entry.round for entry in present).items())),
         }
 
-    def _keep(self, entry: Entry) -> None:
-        self._entries[entry.id] = entry
-        self._shelves.setdefault((entry.env, entry.kind), {}).setdefault(key_id(entry.key), []).append(entry)
+    def _keep(self, entry: Entry, kept: str = "") -> bool:
+        """Take the entry in; whether its shelf is to be indexed anew."""
+        shelf = (entry.env, entry.kind)
+        if kept:
+            self._kept[entry.id] = kept
+            self._again.setdefault(kept, []).append(entry)
+        else:
+            self._entries[entry.id] = entry
+            self._texts.setdefault(_told(entry), entry.id)
+        self._under.setdefault((shelf, key_id(entry.key)), []).append((self._entries[kept or entry.id], entry.round))
+        return self._shelves.setdefault(shelf, Shelved(entry.round)).add(entry.key, entry.round)
+
+    def _retire(self, id: str, round: int) -> None:
+        self._retired.setdefault(id, round)
+        told = _told(self._entries[id])
+        if self._texts.get(told) == id:
+            del self._texts[told]
 
     def _replay(self, line: dict[str, Any], where: str) -> None:
         match line:
@@ -121,10 +181,26 @@ class Ledger:
                 entry = _entry(fields, where)
                 if entry.id not in self._entries:
                     self._keep(entry)
+            case {"op": "again", "id": str() as kept, "entry": dict() as fields} if kept in self._entries:
+                entry = _entry(fields, where)
+                if entry.id not in self._kept:
+                    self._keep(entry, kept)
             case {"op": "retire", "id": str() as entry_id, "round": int() as round} if entry_id in self._entries:
-                self._retired.setdefault(entry_id, round)
+                self._retire(entry_id, round)
             case _:
-                raise AgentevolveError(f'{where}: not a line of a memory: expected "add" of an entry or "retire" of a known id')
+                known = '"add" of an entry, "again" or "retire" of a known id'
+                raise AgentevolveError(f"{where}: not a line of a memory: expected {known}")
+
+
+def _line(entry: Entry, kept: str) -> dict[str, Any]:
+    fields = entry.model_dump(exclude_defaults=True)
+    return {"op": "again", "id": kept, "entry": fields} if kept else {"op": "add", "entry": fields}
+
+
+def _told(entry: Entry) -> str:
+    """What the entry says, with what is said about it: two that differ in that are not the same."""
+    told = repr((entry.env, entry.kind, entry.reward, sorted(entry.counts.items()), entry.text))
+    return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _entry(fields: dict[str, Any], where: str) -> Entry:

@@ -6,15 +6,16 @@ One process writes it (`open_memory`); any number recall from it meanwhile (`rea
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self
 
-from agentevolve.memory.embed import Embedder, MiniLM
-from agentevolve.memory.folder import INDEX, JOURNAL, about, check_model, prepare
-from agentevolve.memory.ledger import Ledger, Shelf, key_id
+from agentevolve.memory.embed import Embedder, MiniLM, load_embedder
+from agentevolve.memory.folder import ABOUT, INDEX, JOURNAL, about, check_model, prepare
+from agentevolve.memory.ledger import Ledger, Shelf
+from agentevolve.memory.ranking import Words, differing, fused
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Entry
 from agentevolve.run.lock import LOCK, Lock
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
     from agentevolve.memory.embed import Vectors
     from agentevolve.memory.index import Index
+
+
+POOL = 8  # entries for each one that is wanted, of which the ranking chooses
 
 
 class EntryMemory:
@@ -42,15 +46,21 @@ class EntryMemory:
         self._held = ExitStack()  # the folder's lock, or the private folder of one that only reads
         self._lock = threading.RLock()
         self._index: Index | None = None
-        self._pending: list[Entry] = []
+        self._pending: dict[Shelf, dict[str, str] | None] = {}  # what is to be indexed; None: all of the shelf anew
+        self._words: dict[Shelf, Words] = {}
         if lock:
             self._held.enter_context(lock)
 
     def add(self, entries: Sequence[Entry]) -> None:
-        """Append entries; an id that is already there, retired or not, is left as it is."""
+        """Append entries; an id that is already there, retired or not, is left as it is.
+
+        What says the same as an entry that is there is kept as a further key and further sources of that one.
+        """
         with self._lock:
             self._check(writing=True)
-            self._pending += self._ledger.add(entries)
+            for shelf, keys in self._ledger.add(entries).items():
+                known = self._pending.get(shelf, {})
+                self._pending[shelf] = None if keys is None or known is None else known | keys
 
     def retire(self, id: str, round: int, why: str) -> None:
         """From `round` on, do not recall the entry. Raises AgentevolveError for an unknown id; the first retirement stands."""
@@ -61,14 +71,36 @@ class EntryMemory:
         """The entries that are there now, or as of a round (added and not retired at a round <= as_of), oldest first."""
         return self._ledger.entries(as_of, kind, env)
 
-    def recall(self, query: str, *, env: str, k: int, as_of: int | None = None, kind: str = "demo") -> list[tuple[Entry, float]]:
+    def recall(
+        self,
+        query: str,
+        *,
+        env: str,
+        k: int,
+        as_of: int | None = None,
+        kind: str = "demo",
+        skip: Callable[[Entry], bool] | None = None,
+        difference: float = 0.0,
+        words: bool = False,
+    ) -> list[tuple[Entry, float]]:
         """The k entries of `env` and `kind` nearest to `query`, nearest first, with their cosine similarity in [-1, 1].
 
-        Entries that are equally near come in the order of their ids, so the same memory gives the same answer. The search is
-        approximate: of the true five nearest among 10,000 random vectors, the hardest case, 0.99 were found.
+        What all keys of a shelf share is not compared. Entries that are equally near come in the order of their ids, so the same
+        memory gives the same answer; those that `skip` says yes to are passed over. `difference` and `words` are as `Recall` has
+        them. The search is approximate: of the true five nearest among 10,000 random vectors, the hardest case, 0.99 were found.
         """
-        index, vector = self._ready(), self._embedder.embed([query])[0]
-        return self._nearest(index, (env, kind), vector, k, as_of)
+        index, shelf = self._ready(), (env, kind)
+        asked = self._ledger.asked(query, env)
+        vector = self._embedder.embed([asked])[0]
+        wanted = POOL * k if difference or words else k
+        found = self._nearest(index, shelf, vector, wanted, as_of, skip)
+        if words and found:
+            found = self._with_words(index, shelf, asked, vector, found, wanted, as_of, skip)
+        if difference and len(found) > 1:
+            rows = index.vectors(shelf, [self._ledger.indexed(shelf, entry) for entry, _ in found])
+            near = [1 - place / len(found) if words else nearness for place, (_, nearness) in enumerate(found)]
+            found = [found[place] for place in differing(near, rows, k, difference)]
+        return found[:k]
 
     def search(self, query: str, k: int) -> list[tuple[Entry, float]]:
         """The k entries nearest to `query` over all environments and kinds, nearest first, with their cosine similarity."""
@@ -146,20 +178,31 @@ class EntryMemory:
         return place
 
     def _index_pending(self, index: Index) -> None:
-        new: dict[Shelf, dict[str, str]] = {}
-        for entry in self._pending:
-            new.setdefault((entry.env, entry.kind), {})[key_id(entry.key)] = entry.key
-        for shelf, keys in new.items():
-            index.add(shelf, keys)
+        for shelf, keys in self._pending.items():
+            if keys is None:
+                index.hold(shelf, self._ledger.shelf(shelf))
+            else:
+                index.add(shelf, keys)
+            self._words.pop(shelf, None)
 
     def _nearest(
-        self, index: Index, shelf: Shelf, vector: NDArray[np.float32], k: int, as_of: int | None
+        self,
+        index: Index,
+        shelf: Shelf,
+        vector: NDArray[np.float32],
+        k: int,
+        as_of: int | None,
+        skip: Callable[[Entry], bool] | None = None,
     ) -> list[tuple[Entry, float]]:
         n = max(16, 2 * k)
         while k > 0:
             hits = index.nearest(shelf, vector, n)
-            held = [(entry, near) for id, near in hits for entry in self._ledger.under(shelf, id)]
-            found = sorted(((entry, near) for entry, near in held if self._ledger.present(entry, as_of)), key=_nearest_first)
+            near: dict[str, tuple[Entry, float]] = {}  # an entry with several keys is as near as the nearest of them
+            for id, nearness in hits:
+                for entry in self._ledger.under(shelf, id, as_of):
+                    if entry.id not in near and not (skip and skip(entry)):
+                        near[entry.id] = entry, nearness
+            found = sorted(near.values(), key=_nearest_first)
             # what lies beyond the last hit may be as near as that hit, and then come before it by its id
             settled = len(found) >= k and found[k - 1][1] > hits[-1][1]
             if settled or len(hits) < n:
@@ -167,14 +210,38 @@ class EntryMemory:
             n *= 2
         return []
 
+    def _with_words(
+        self,
+        index: Index,
+        shelf: Shelf,
+        asked: str,
+        vector: NDArray[np.float32],
+        near: list[tuple[Entry, float]],
+        n: int,
+        as_of: int | None,
+        skip: Callable[[Entry], bool] | None,
+    ) -> list[tuple[Entry, float]]:
+        """The entries near by meaning or by words, in the order of both rankings fused."""
+        with self._lock:
+            if shelf not in self._words:
+                self._words[shelf] = Words(self._ledger.shelf(shelf))
+        by_words: dict[str, Entry] = {}
+        for id in self._words[shelf].ranked(asked, max(n, 16)):
+            by_words |= {one.id: one for one in self._ledger.under(shelf, id, as_of) if not (skip and skip(one))}
+        known = {entry.id: (entry, nearness) for entry, nearness in near}
+        new = [one for one in by_words.values() if one.id not in known]
+        rows = index.vectors(shelf, [self._ledger.indexed(shelf, one) for one in new])
+        known |= {one.id: (one, round(float(row @ vector), 6)) for one, row in zip(new, rows, strict=True)}
+        return [known[id] for id in fused([entry.id for entry, _ in near], list(by_words))]
+
 
 def open_memory(folder: Path, *, create: bool = True, embedder: Embedder | None = None) -> EntryMemory:
     """Open the memory in `folder` for this process to write to; with `create`, a missing or empty folder becomes one.
 
-    The embedder is MiniLM unless another is given. Raises AgentevolveError when the folder holds something else, was made
-    with another embedding model, is damaged, or is open elsewhere.
+    The embedder is the one that the memory was made with, MiniLM for a new one, unless another is given. Raises AgentevolveError
+    when the folder holds something else, was made with another embedding model, is damaged, or is open elsewhere.
     """
-    embedder = embedder or MiniLM()
+    embedder = embedder or _made_with(folder)
     lock = prepare(folder, embedder, create)
     try:
         check_model(folder, embedder)
@@ -189,9 +256,13 @@ def read_memory(folder: Path, *, embedder: Embedder | None = None) -> EntryMemor
 
     Raises AgentevolveError as `open_memory` does, but for one that is open elsewhere.
     """
-    embedder = embedder or MiniLM()
+    embedder = embedder or _made_with(folder)
     check_model(folder, embedder)
     return EntryMemory(folder, embedder, None)
+
+
+def _made_with(folder: Path) -> Embedder:
+    return load_embedder(about(folder)["embedding_model"]) if (folder / ABOUT).is_file() else MiniLM()
 
 
 def read_ledger(folder: Path) -> Ledger:

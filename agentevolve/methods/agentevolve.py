@@ -21,7 +21,7 @@ from agentevolve.policy import Count, Policy, Share
 from agentevolve.records import Task
 from agentevolve.refine import best, demos, reflect, unsolved
 from agentevolve.run.folder import Run
-from agentevolve.update import absorbed, examples, finetune, remember
+from agentevolve.update import absorbed, examples, finetune, recalling, remember
 
 
 def agentevolve(
@@ -38,14 +38,16 @@ def agentevolve(
     absorb: Count = 1,
     reflections: Count = 8,
     rows: Count = 200,
-    keep_memory: bool = False,
+    keep_memory: Share = 0.0,
     lora: LoraSettings = LoraSettings(),
 ) -> Policy:
     """One round: the candidate that learnt from `policy`'s attempts at `tasks`, `samples` each.
 
     `epsilon` lists one value a round (the last one stays): a first round at 1.0 explores at random and asks no model at all.
     At most `per_task` solutions of at most `max_turns` turns are kept, and at most `rows` trained on, in every `every`th round
-    (0: never). From the second round on `absorb` attempts without memory say whether the weights have absorbed a task (0: none).
+    (0: never). In a share `keep_memory` of them the prompt begins with what the candidate recalls, so that its weights learn to
+    use memory as well as to do without (memory dropout). From the second round on `absorb` attempts without memory say whether
+    the weights have absorbed a task (0: none).
     """
     explorer = policy.using(epsilon=epsilon[min(run.round, len(epsilon)) - 1], temperature=temperature)
     attempts = rollout(explorer, tasks, run, phase=f"{run.round}/acquire", samples=samples)
@@ -58,5 +60,7 @@ def agentevolve(
 
     if not every or run.round % every:
         return candidate
-    learnt = examples(shortest(run.acquired()), keep_memory=keep_memory)[:rows]
-    return finetune(candidate, learnt, run, f"round-{run.round}", lora)
+    learnt = shortest(run.acquired())[:rows]
+    if keep_memory:
+        learnt = recalling(learnt, candidate, run)
+    return finetune(candidate, examples(learnt, keep_memory=keep_memory), run, f"round-{run.round}", lora)

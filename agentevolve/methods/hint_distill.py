@@ -31,4 +31,4 @@ def hint_distill(
     seen = remember(policy, demos(taught(policy, tasks[:primer], run, "oracle"), run.round), run)
     solved = best(rollout(seen, tasks[primer:], run, phase=f"{run.round}/acquire/recalling", samples=samples))
     remember(seen, demos(solved, run.round), run)
-    return finetune(policy, examples(solved, keep_memory=False), run, f"round-{run.round}", lora)
+    return finetune(policy, examples(solved), run, f"round-{run.round}", lora)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from agentevolve.local import catalog
-from agentevolve.local.rows import cleaned, without_system
+from agentevolve.local.rows import alternating, clean, cleaned, without_system
 from agentevolve.models.backend import completion, info, litellm, missing_keys, within
 from agentevolve.models.choices import schema as choices_schema
 from agentevolve.models.engines import llama_cpp as engine
@@ -26,7 +26,7 @@ from agentevolve.models.tools import Tool
 from agentevolve.models.tools import native as native_form
 from agentevolve.models.tools import schema as tools_schema
 from agentevolve.models.trouble import Trouble, refused, trouble
-from agentevolve.models.usage import counted, estimated, known_price, size
+from agentevolve.models.usage import counted, estimated, known_price, size, tokens_of
 from agentevolve.policy import ModelOptions, Price
 from agentevolve.protocols import AgentevolveError, Model, ModelError, Reply
 from agentevolve.records import Usage
@@ -136,6 +136,14 @@ class LiteModel:
         plain = tally.plain or self._manner.has(way)
         return Reply(read.text, tally.spent + usage, read.thinking, ("free text" if plain else way) + self._manner.said)
 
+    def count(self, text: str) -> int:
+        """The tokens of `text`: by the local engine's tokenizer, else about a quarter of its characters."""
+        if self._start is None:
+            return tokens_of(text)
+        self._route()
+        assert self._engine
+        return self._engine.count(clean(text, self._special()))
+
     def close(self) -> None:
         """Stop the local engine, if one runs. Closing twice is allowed; a later call starts it again."""
         with self._lock:
@@ -157,7 +165,7 @@ class LiteModel:
 
     def _shown(self, messages: Messages, tools: Sequence[Tool]) -> list[dict[str, Any]]:
         by_tools = bool(tools) and self.native_tools
-        plain = [{"role": message.role, "content": message.content} for message in messages]
+        plain = [{"role": message.role, "content": message.content} for message in alternating(messages)]
         shown = list(native_form(messages)) if by_tools else plain
         if self._manner.has("reasoning_content") or (by_tools and self.name.startswith(DEMANDING)):
             thoughts = [message.thinking for message in messages if message.role == "assistant"]

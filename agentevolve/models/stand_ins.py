@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from agentevolve.models.tools import Tool, sample
+from agentevolve.models.usage import tokens_of
 from agentevolve.protocols import AgentevolveError, Environment, ModelError, Reply
 from agentevolve.records import Message, Usage
 
@@ -45,6 +46,10 @@ class RandomModel:
         if not choices and not tools:
             raise AgentevolveError("the model 'random' needs an environment that lists actions or tools, or can sample an action")
         return Reply(rng.choice(choices) if choices else sample(tools, rng), Usage(calls=1))
+
+    def count(self, text: str) -> int:
+        """About as many tokens as any model would see."""
+        return tokens_of(text)
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -85,6 +90,10 @@ class ScriptedModel:
         if turn >= len(replies):
             raise ModelError(f"the script of {len(replies)} replies is over")
         return replies[turn]
+
+    def count(self, text: str) -> int:
+        """About as many tokens as any model would see."""
+        return tokens_of(text)
 
     def close(self) -> None:
         """Nothing to give back."""

@@ -13,6 +13,11 @@ CHARACTERS = 4  # a token, about
 SLACK = 10_000  # tokens that a backend may add to a prompt: its own instructions, a template's
 
 
+def tokens_of(text: str) -> int:
+    """The tokens of `text`, about: a quarter of its characters, rounded up."""
+    return -(-len(text) // CHARACTERS)
+
+
 def size(messages: Sequence[Mapping[str, Any]], beside: object = ()) -> int:
     """The characters that a backend is sent: texts, calls, and what is given `beside` them."""
     texts = [message.get("content") or json.dumps(message.get("tool_calls"), ensure_ascii=False) for message in messages]
@@ -21,7 +26,7 @@ def size(messages: Sequence[Mapping[str, Any]], beside: object = ()) -> int:
 
 def estimated(characters: int, said: str = "") -> Usage:
     """The usage of a call that nobody counted: a token for each four characters, rounded up."""
-    prompt, completion = -(-characters // CHARACTERS), -(-len(said) // CHARACTERS)
+    prompt, completion = -(-characters // CHARACTERS), tokens_of(said)
     return Usage(calls=1, prompt_tokens=prompt, completion_tokens=completion, estimated=prompt + completion)
 
 

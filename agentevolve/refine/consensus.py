@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from agentevolve.act.prompting import transcript
 from agentevolve.records import Entry, Trajectory
 from agentevolve.refine.filters import agreement, cap, keep
-from agentevolve.refine.lessons import entry
+from agentevolve.refine.lessons import cases
 
 
 def settled(trajectories: Sequence[Trajectory], *, entropy: float) -> list[Trajectory]:
@@ -28,5 +27,5 @@ def settled(trajectories: Sequence[Trajectory], *, entropy: float) -> list[Traje
 def unverified(trajectories: Sequence[Trajectory], round: int) -> list[Entry]:
     """A case of each attempt of a majority; its reward is not in it, and the agent is told that nobody knows its outcome."""
     about = {"reward": 0.0, "counts": {"unverified": 1}}
-    made = [entry(one, "case", transcript(one), round) for one in keep(trajectories, at_least=0.0)]
+    made = cases(keep(trajectories, at_least=0.0), round)
     return [one.model_copy(update={**about, "id": f"{one.id}@{round}"}) for one in made]

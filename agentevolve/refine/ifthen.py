@@ -40,7 +40,7 @@ def proven(rules: Sequence[Entry], policy: Policy, run: Run, *, phase: str) -> l
     lived = {one.task.id: one.task for rule in rules for one in _sources(rule, run)}
     works = set()
     for number, hinted in enumerate(tries):
-        hints = {id: render("recall", entries=[rule]) for id, rule in hinted.items()}
+        hints = {id: render("recall", entries=[rule], ending="Now your game:") for id, rule in hinted.items()}
         again = rollout(policy, [lived[id] for id in hinted], run, phase=f"{phase}-{number}", hints=hints)
         works |= {hinted[one.task.id].id for one in learnable(again) if one.solved}
     return [rule for rule in rules if rule.id in works]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from agentevolve.act.asking import ask
 from agentevolve.act.prompting import render, transcript
 from agentevolve.policy import Policy
-from agentevolve.records import Entry, Kind, Trajectory
+from agentevolve.records import Entry, Kind, Lived, Trajectory, Turn
 from agentevolve.refine.filters import keep, learnable
 from agentevolve.run.folder import Run
 from agentevolve.run.progress import progress
@@ -16,7 +16,7 @@ REFLECTION_TOKENS = 60
 Succeeded = Callable[[Trajectory], bool]
 
 
-def entry(trajectory: Trajectory, kind: Kind, text: str, round: int) -> Entry:
+def entry(trajectory: Trajectory, kind: Kind, text: str, round: int, lived: Lived | None = None) -> Entry:
     """An entry about one trajectory: found by what its task looked like at the start."""
     return Entry(
         id=f"{kind}/{trajectory.id}",
@@ -28,17 +28,24 @@ def entry(trajectory: Trajectory, kind: Kind, text: str, round: int) -> Entry:
         round=round,
         reward=trajectory.reward,
         sources=(trajectory.id,),
+        lived=lived,
     )
 
 
+def lived(trajectory: Trajectory) -> Lived:
+    """What of the attempt is shown again: without what it recalled, thought or cost."""
+    turns = [Turn(action=turn.action, observation=turn.observation, actions=turn.actions) for turn in trajectory.turns]
+    return Lived(prompt=trajectory.prompt, actions=trajectory.actions, turns=tuple(turns))
+
+
 def demos(trajectories: Sequence[Trajectory], round: int) -> list[Entry]:
-    """A demo of each solved trajectory: its transcript."""
-    return [entry(one, "demo", transcript(one), round) for one in keep(trajectories)]
+    """A demo of each solved trajectory: its transcript, and its turns."""
+    return [entry(one, "demo", transcript(one), round, lived(one)) for one in keep(trajectories)]
 
 
 def cases(trajectories: Sequence[Trajectory], round: int) -> list[Entry]:
-    """A case of each trajectory, solved or not: its transcript with its outcome (case-based reasoning)."""
-    return [entry(one, "case", transcript(one), round) for one in learnable(trajectories)]
+    """A case of each trajectory, solved or not: its transcript, its turns and its outcome (case-based reasoning)."""
+    return [entry(one, "case", transcript(one), round, lived(one)) for one in learnable(trajectories)]
 
 
 def abstracted(

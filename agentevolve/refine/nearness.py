@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from agentevolve.memory import EntryMemory, embedded_tokens
-from agentevolve.memory.ledger import key_id
+from agentevolve.memory.keys import key_id
 from agentevolve.records import Entry, Trajectory, Usage
 from agentevolve.refine.filters import learnable
 from agentevolve.run.folder import Run

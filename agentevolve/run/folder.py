@@ -70,7 +70,8 @@ class Run:
 
     `round` is the number of the round under way, from 1; `held_out` are the identities of tasks that may not be practised.
     `trajectories` are the attempts that count, `lost` those that the outside failed and that are made again when they are asked
-    for; what they cost stays counted. `prices` are those of models that LiteLLM knows no price of, or another one.
+    for; what they cost stays counted. `embedder` makes the vectors of its memory ("": all-MiniLM-L6-v2); `prices` are those of
+    models that LiteLLM knows no price of, or another one.
     Opening it locks the folder, until `close`, and reads the whole journal; one that is only read (`read_run`) locks nothing.
     Raises AgentevolveError naming the process that has it open, or file and line where the journal is damaged.
     """
@@ -86,6 +87,7 @@ class Run:
         self.lost: dict[str, Trajectory] = {}
         self.facts: dict[str, Any] = {}
         self.prices: Mapping[str, Price] = {}
+        self.embedder = ""
         self.notes = Underway(folder)
         self.budget = Budget(notes=self.notes)
         self._replaced: list[Trajectory] = []

@@ -5,7 +5,7 @@ from agentevolve.update.context import before, memory_of, remember, remembered, 
 from agentevolve.update.merging import merged
 from agentevolve.update.meta import meta_skill
 from agentevolve.update.mixing import by_frequency, mixed, per_skill, replayed
-from agentevolve.update.weights import examples, finetune, fit, local_base, preferences
+from agentevolve.update.weights import examples, finetune, fit, local_base, preferences, recalling
 
 __all__ = [
     "absorbed",
@@ -21,6 +21,7 @@ __all__ = [
     "mixed",
     "per_skill",
     "preferences",
+    "recalling",
     "remember",
     "remembered",
     "replace",

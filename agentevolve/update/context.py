@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from agentevolve.memory import EntryMemory, embedded_tokens, open_memory
+from agentevolve.memory import EntryMemory, embedded_tokens, load_embedder, open_memory
 from agentevolve.policy import Policy
 from agentevolve.records import Entry, Kind, Usage
 from agentevolve.run.folder import Run
@@ -15,7 +15,8 @@ from agentevolve.run.folder import Run
 def memory_of(run: Run) -> EntryMemory:
     """The run's memory, open."""
     folder = run.folder / "memory"
-    memory: EntryMemory = run.part("memory", str(folder.resolve()), lambda: open_memory(folder))
+    made = load_embedder(run.embedder) if run.embedder and not folder.is_dir() else None
+    memory: EntryMemory = run.part("memory", str(folder.resolve()), lambda: open_memory(folder, embedder=made))
     return memory
 
 
@@ -44,10 +45,9 @@ def replace(policy: Policy, old: Sequence[Entry], new: Sequence[Entry], run: Run
 
     It says itself what goes, so that a round may do it several times, and a killed round do it again, with the same result.
     """
-    policy = remember(policy, new, run)
-    for entry in old:
+    for entry in old:  # first, or what says the same would only be a further source of what goes
         memory_of(run).retire(entry.id, run.round, why)
-    return policy
+    return remember(policy, new, run)
 
 
 def rewrite(policy: Policy, entries: Sequence[Entry], run: Run, kind: Kind, why: str) -> Policy:

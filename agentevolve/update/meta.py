@@ -25,5 +25,5 @@ def meta_skill(attempts: Sequence[Trajectory], refined: Sequence[Trajectory]) ->
             sources = (first.id, one.id)
             rows.append(Example(id=f"feedback on {first.id}", prompt=(asked,), completion=(said,), sources=sources))
             told = "\n".join(part for part in (one.context, one.hint) if part)
-            rows += examples([one.model_copy(update={"context": told})], keep_memory=True)
+            rows += examples([one.model_copy(update={"context": told})], keep_memory=1.0)
     return rows

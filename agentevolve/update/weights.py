@@ -8,29 +8,53 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agentevolve.act.prompting import conversation
+from agentevolve.act.recall import Asked, at_start
+from agentevolve.act.rollout import parts
 from agentevolve.local import catalog
 from agentevolve.local.adapter import read_adapter
 from agentevolve.local.rows import account
 from agentevolve.local.train import LoraSettings, TrainResult, rows_of, train_lora
+from agentevolve.models.usage import tokens_of
 from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Example, Trajectory, Usage
 from agentevolve.refine import Pair, keep, learnable
-from agentevolve.run.folder import Run
+from agentevolve.run.folder import Run, derived
 from agentevolve.run.progress import progress
 
 
-def examples(trajectories: Sequence[Trajectory], *, keep_memory: bool = False, solved: bool = True) -> list[Example]:
+def examples(trajectories: Sequence[Trajectory], *, keep_memory: float = 0.0, solved: bool = True) -> list[Example]:
     """One training row for each solved trajectory, or for each at all, of which the agent's own actions are learnt.
 
-    With `keep_memory` the recalled entries stay in the prompt; without, they are stripped (context distillation). A hint
-    never stays.
+    In a share `keep_memory` of the rows, in [0, 1], what was recalled stays in the prompt: they teach to use memory. In the
+    others it is stripped (context distillation): they teach to do without. Which is which hangs on a trajectory's id alone.
+    A hint never stays.
     """
     rows = []
     for trajectory in keep(trajectories) if solved else learnable(trajectories):
-        prompt, completion = conversation(trajectory, keep_context=keep_memory)
+        kept = derived("keep memory", trajectory.id) < keep_memory * 2**31
+        prompt, completion = conversation(trajectory, keep_context=kept)
         rows.append(Example(id=trajectory.id, prompt=tuple(prompt), completion=tuple(completion), sources=(trajectory.id,)))
     return rows
+
+
+def recalling(trajectories: Sequence[Trajectory], policy: Policy, run: Run) -> list[Trajectory]:
+    """The attempts as if each had begun with what `policy` recalls now, of other tasks than its own: for rows that keep memory.
+
+    What they recalled themselves gives way. A policy without memory changes nothing.
+    """
+    model, memory = parts(policy, run)
+    if memory is None:
+        return list(trajectories)
+    count = model.count if model else tokens_of
+    made = []
+    for one in trajectories:
+        rng = run.rng("recalling", one.id)
+        found = at_start(memory, Asked(policy, one.task, one.prompt, rng, bool(one.actions), True, count))
+        turns = [turn.model_copy(update={"recalled": (), "context": ""}) for turn in one.turns]
+        shown = {"recalled": found.ids, "demos": found.demos, "context": found.context, "cut": found.cut, "turns": tuple(turns)}
+        made.append(one.model_copy(update=shown))
+    return made
 
 
 def preferences(pairs: Sequence[Pair], *, longer: int | None = None) -> list[Example]:

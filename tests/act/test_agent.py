@@ -118,9 +118,9 @@ def test_a_world_without_admissible_actions_is_played_in_free_text():
 def test_recall_stays_within_its_tokens(memory):
     memory.add([entry(name, "Corridor", name * size) for name, size in (("a", 300), ("b", 150), ("c", 90), ("d", 20))])
     fits = played(ScriptedModel(walker), memory, recall=Recall(nearest={"demo": 4}, tokens=100))
-    assert fits.recalled == ("a", "c")  # b does not fit any more, and d not after c
+    assert fits.recalled == ("c", "a")  # b does not fit any more, and d not after c
     assert played(ScriptedModel(walker), memory, recall=Recall(nearest={"demo": 4}, tokens=0)).recalled == ()
-    assert played(ScriptedModel(walker), memory, recall=Recall(nearest={"demo": 4}, tokens=140)).recalled == ("a", "b", "c", "d")
+    assert played(ScriptedModel(walker), memory, recall=Recall(nearest={"demo": 4}, tokens=141)).recalled == ("d", "c", "b", "a")
 
 
 def test_recall_takes_the_nearest_of_its_own_environment_and_round(memory):
@@ -128,7 +128,7 @@ def test_recall_takes_the_nearest_of_its_own_environment_and_round(memory):
     memory.add([entry("near", near), entry("far", "a kitchen"), entry("other", near, env="kitchen")])
     memory.add([entry("later", near, round=2)])
     assert played(ScriptedModel(walker), memory, recall=Recall(nearest={"demo": 1}), as_of=1).recalled == ("near",)
-    assert played(ScriptedModel(walker), memory, recall=Recall(nearest={"demo": 9}), as_of=1).recalled == ("near", "far")
+    assert played(ScriptedModel(walker), memory, recall=Recall(nearest={"demo": 9}), as_of=1).recalled == ("far", "near")
     assert set(played(ScriptedModel(walker), memory, recall=Recall(nearest={"demo": 2}), as_of=2).recalled) == {"near", "later"}
     assert played(ScriptedModel(walker), memory, recall=Recall(nearest={"demo": 2}), as_of=0).recalled == ()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agentevolve.memory import HashEmbedder, open_memory, read_memory
+from agentevolve.memory import HashEmbedder, MiniLM, open_memory, read_memory
 from agentevolve.memory.index import _fingerprint
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Entry
@@ -148,7 +148,7 @@ def test_a_failed_read_makes_nothing(tmp_path, what):
     folder = tmp_path / "m" if what == "nothing" else tmp_path
     before = tree(tmp_path)
     with pytest.raises(AgentevolveError, match="made with hash-64" if what == "another model" else "not a memory"):
-        read_memory(folder)
+        read_memory(folder, embedder=MiniLM())
     assert tree(tmp_path) == before
 
 

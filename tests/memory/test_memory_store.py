@@ -146,7 +146,9 @@ def test_hostile_text_is_stored_and_recalled_unchanged(tmp_path: Path):
 def test_a_memory_of_another_embedding_model_is_refused_by_name(tmp_path: Path):
     opened(tmp_path / "m").close()
     with pytest.raises(AgentevolveError, match=f"{HashEmbedder.name}.*{MiniLM.name}"):
-        open_memory(tmp_path / "m")
+        open_memory(tmp_path / "m", embedder=MiniLM())
+    with open_memory(tmp_path / "m") as memory:  # by default it is searched with what it was made with
+        assert memory.vectors(["a"]).shape == (1, HashEmbedder.dim)
     opened(tmp_path / "m").close()  # the failed opening holds no lock
 
 

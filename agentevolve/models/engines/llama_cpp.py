@@ -7,6 +7,7 @@ that keeps its growing conversation in one slot (`id_slot` in the request) has o
 
 from __future__ import annotations
 
+import functools
 import secrets
 import threading
 import time
@@ -28,6 +29,10 @@ class Engine:
         self.url = f"{server.listening_address}/v1"
         self.key = key
         self.slots = slots
+
+    def count(self, text: str) -> int:
+        """The tokens of `text`, as the model reads it within a conversation."""
+        return _counted(self.url.removesuffix("/v1"), self.key, text)
 
     def close(self) -> None:
         """Wait for the requests in flight, then stop serving and free the model. Closing twice is allowed.
@@ -63,6 +68,15 @@ def serve(
         raise AgentevolveError(f"llama.cpp cannot serve {gguf}{what}") from None
     _busy(server)  # its loop answers, so it runs: closed before that, the server would wait for it for ever
     return Engine(server, key, slots)
+
+
+@functools.lru_cache(maxsize=10_000)  # the same demos are weighed for each task
+def _counted(address: str, key: str, text: str) -> int:
+    import httpx
+
+    asked = {"content": text, "add_special": False}
+    answer = httpx.post(f"{address}/tokenize", json=asked, headers={"Authorization": f"Bearer {key}"}, trust_env=False)
+    return len(answer.raise_for_status().json()["tokens"])
 
 
 def _params(xllamacpp: Any, gguf: Path, adapter: Path | None, slots: int, threads: int | None, context: int, key: str) -> Any:

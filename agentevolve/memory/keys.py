@@ -1,0 +1,72 @@
+"""What of a retrieval key is compared: not the sentences that all keys of a shelf share, such as the rules of the world.
+
+They make every entry equally near, and an embedding model reads the start of a text only: a long policy before each ticket
+leaves nothing of the ticket.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection
+
+ENDS = re.compile(r"(?<=[.!?:])\s+|\n+")
+
+
+def key_id(key: str) -> str:
+    """The id under which a text is indexed: equal texts have one."""
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences and lines of `text`, in order, without those that are empty."""
+    return [part for found in ENDS.split(text) if (part := found.strip())]
+
+
+def distinctive(text: str, shared: Collection[str]) -> str:
+    """`text` without the sentences in `shared`; all of it where nothing else is in it."""
+    if not shared:
+        return text
+    return "\n".join(part for part in sentences(text) if part not in shared) or text
+
+
+class Shelved:
+    """The keys of one (env, kind), as they are indexed.
+
+    What all keys of the first round share is left out; later rounds change nothing about it, so that what was recalled as of an
+    earlier round stays as it was. One key alone shares nothing.
+    """
+
+    def __init__(self, round: int) -> None:
+        self._round = round
+        self._sentences: set[str] = set()
+        self.shared: frozenset[str] = frozenset()
+        self.raw: dict[str, str] = {}  # key id: key
+        self.indexed: dict[str, list[str]] = {}  # id of what is indexed: key ids
+
+    def add(self, key: str, round: int) -> bool:
+        """Add a key of that round. Whether the keys that were there are now indexed as something else."""
+        id = key_id(key)
+        if id in self.raw:
+            return False
+        before, first = self.shared, not self.raw
+        self.raw[id] = key
+        if round == self._round:
+            found = set(sentences(key))
+            self._sentences = found if first else self._sentences & found
+            self.shared = frozenset() if first else frozenset(self._sentences)
+        if self.shared == before:
+            self.indexed.setdefault(key_id(self.text(key)), []).append(id)
+            return False
+        self.indexed = {}
+        for known, text in self.raw.items():
+            self.indexed.setdefault(key_id(self.text(text)), []).append(known)
+        return True
+
+    def text(self, key: str) -> str:
+        """What of `key` is indexed."""
+        return distinctive(key, self.shared)
+
+    def texts(self) -> dict[str, str]:
+        """What is indexed: {id: text}."""
+        return {id: self.text(self.raw[keys[0]]) for id, keys in self.indexed.items()}
