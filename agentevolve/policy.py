@@ -24,8 +24,8 @@ class Recall(Record):
     """What of memory is shown to the agent: how many entries of each kind, within `tokens` (the model's own, where known).
 
     `whole` kinds are shown with all their entries, oldest first; of `own` kinds the youngest that are about this very task;
-    of `nearest` kinds those of other tasks whose keys are nearest to the task's text. They are taken in this order while they
-    fit, and shown with the nearest last. An attempt that does not fit is shortened in its middle.
+    of `nearest` kinds those whose keys are nearest to the task's text. They are taken in this order while they fit, and shown with
+    the nearest last. An attempt that does not fit is shortened in its middle.
 
     as_turns    earlier attempts are shown as the turns that they were, before the task; else, as all the rest is, as text
     difference  of two equally near entries the one less like those already chosen is taken: the weight of likeness, in [0, 1]

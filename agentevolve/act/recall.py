@@ -97,7 +97,7 @@ def _nearest(memory: Memory, asked: Asked, before: Collection[str]) -> Iterator[
     recall, env, as_of = asked.policy.recall, asked.task.env, asked.policy.as_of
 
     def skip(entry: Entry) -> bool:
-        return entry.id in before or entry.about(asked.task.id)
+        return entry.id in before or _tells(entry, asked)
 
     for place, (kind, k) in enumerate(recall.nearest.items()):
         if not k:

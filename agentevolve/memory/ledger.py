@@ -199,7 +199,7 @@ def _line(entry: Entry, kept: str) -> dict[str, Any]:
 
 def _told(entry: Entry) -> str:
     """What the entry says, with what is said about it: two that differ in that are not the same."""
-    told = repr((entry.env, entry.kind, entry.reward, sorted(entry.counts.items()), entry.text))
+    told = repr((entry.env, entry.kind, entry.task, entry.reward, sorted(entry.counts.items()), entry.text))
     return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -236,17 +236,23 @@ def test_tokens_are_those_of_the_model(memory):
     assert played(Wordy(walker), memory).recalled == ()
 
 
-def test_a_task_s_own_solution_is_not_among_the_nearest(memory, tmp_path):
-    found = demos(solved(tmp_path, 2), 1)
+def test_a_measured_task_s_own_solution_gives_way_to_the_next_nearest(memory, tmp_path):
+    found = demos(solved(tmp_path, 3), 1)
     memory.add(found)
-    for task, own in zip(make_tasks(2), found, strict=True):
-        attempt = played(ScriptedModel(walker), memory, task=task, recall=Recall(nearest={"demo": 2}))
-        assert own.id not in attempt.recalled and len(attempt.recalled) == 1
-        shuffled = played(ScriptedModel(walker), memory, task=task, recall=Recall(nearest={"demo": 1}, shuffled=True))
-        assert own.id not in shuffled.recalled
+    for task, own in zip(make_tasks(3), found, strict=True):
+        practised = played(ScriptedModel(walker), memory, task=task)
+        assert practised.recalled == (own.id,)
+        measured = played(ScriptedModel(walker), memory, task=task, measured=True)
+        assert own.id not in measured.recalled and len(measured.recalled) == 1
+        for shuffled in (False, True):
+            recall = Recall(nearest={"demo": 1}, shuffled=shuffled)
+            assert own.id not in played(ScriptedModel(walker), memory, task=task, measured=True, recall=recall).recalled
 
 
-@pytest.mark.parametrize("recall", [Recall(own={"demo": 1}, nearest={}), Recall(whole=("demo",), nearest={})])
+OWN = [Recall(own={"demo": 1}, nearest={}), Recall(whole=("demo",), nearest={}), Recall(nearest={"demo": 9})]
+
+
+@pytest.mark.parametrize("recall", OWN)
 def test_a_task_s_own_solution_is_never_shown_when_it_is_measured(memory, tmp_path, recall):
     [own] = demos(solved(tmp_path), 1)
     memory.add([own])

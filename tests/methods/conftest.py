@@ -35,9 +35,9 @@ class House(NamedTuple):
         return read_rows(Path(policy.adapter))
 
     def seen(self, phase: str) -> list[str]:
-        """The recalled context of each attempt of a phase, in the order of their ids."""
+        """What was recalled, as it was shown, for each attempt of a phase, in the order of their ids."""
         found = [one for one in self.run.trajectories.values() if one.phase == phase]
-        return [one.context for one in sorted(found, key=lambda one: one.id)]
+        return ["\n".join([*(said.content for said in one.demos), one.context]) for one in sorted(found, key=lambda one: one.id)]
 
 
 @pytest.fixture(scope="session")

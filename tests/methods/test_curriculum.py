@@ -122,7 +122,7 @@ def test_voyager_repairs_with_feedback_and_critique_and_stores_what_is_verified(
     assert {one.task: one.text for one in skills} == {task.id: f"{lamp(task)}\n{lamp(task)}" for task in TASKS}
     assert policy.recall.nearest == {"skill": 5} and policy.memory
     rollout(policy, make_tasks(1, split="val", length=2), home.run, phase="look")
-    assert home.seen("look")[0].count("Actions that have worked before") == 4
+    assert home.seen("look")[0].count("Actions that have worked before") == 2  # equal texts are shown once
 
 
 def test_voyager_repairs_at_most_four_times(house):

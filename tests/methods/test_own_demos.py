@@ -19,16 +19,17 @@ def entries(home, kind, as_of=None):
 
 def now(messages) -> str:
     """What was said last, without what was recalled before it."""
-    return messages[-1].content.rpartition("Now your game:")[2]
+    return messages[-1].content.rpartition("A new game:")[2]
 
 
 def recalled(messages) -> str:
-    return messages[1].content.rpartition("Now your game:")[0]
+    """All that stands before the last task that begins."""
+    return "\n".join(message.content for message in messages).rpartition("A new game:")[0]
 
 
 def imitating(messages, choices):
     """Finds the lamp on the left by itself, and the one on the right after it was shown a game that was won."""
-    able = "game that was won" in recalled(messages) or "lamp is left" in now(messages)
+    able = "was won" in recalled(messages) or "lamp is left" in now(messages)
     return ("right" if "lamp is right" in now(messages) else "left") if able else "wait"
 
 
@@ -117,8 +118,9 @@ def test_memory_of_thought_says_nothing_of_the_reward(house):
     assert {one.reward for one in entries(home, "case")} == {0.0}
     roomy = policy.using(recall=policy.recall.model_copy(update={"tokens": 5000}))
     (seen,) = rollout(roomy, make_tasks(1, split="val", length=2), home.run, phase="look")
-    assert seen.context.count("nobody has checked whether it was won:") == 3
-    assert "that was won" not in seen.context and "that was lost" not in seen.context
+    shown = "\n".join([*(message.content for message in seen.demos), seen.context])
+    assert shown.count("nobody has checked whether it was won.") == 3
+    assert "game was won" not in shown and "game was lost" not in shown
 
 
 def test_memory_of_thought_shows_one_of_each_cluster(house):

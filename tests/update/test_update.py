@@ -52,7 +52,8 @@ def test_remembering_gives_a_policy_that_recalls_up_to_its_round(tmp_path):
 def test_an_example_is_exactly_what_the_model_was_shown_when_memory_is_kept(won):
     attempts, _, model = won
     for attempt, row in zip(attempts, examples(attempts, keep_memory=True), strict=True):
-        asked = [messages for messages, _ in model.calls if messages[1].content.rfind(attempt.prompt) >= len(attempt.context)]
+        opening = f"{attempt.context}\n{shown(attempt.prompt, attempt.actions, True)}"
+        asked = [messages for messages, _ in model.calls if opening in [message.content for message in messages]]
         assert row.prompt == asked[0]
         assert row.prompt + row.completion[:-1] == asked[-1]
         assert row.completion[-1] == Message(role="assistant", content=attempt.turns[-1].action)
@@ -61,10 +62,10 @@ def test_an_example_is_exactly_what_the_model_was_shown_when_memory_is_kept(won)
 
 def test_memory_is_stripped_unless_it_is_kept(won):
     attempts, _, _ = won
-    assert all("game that was won" in attempt.context for attempt in attempts)
+    assert all(attempt.demos and "game was won" in attempt.context for attempt in attempts)
     kept, stripped = examples(attempts, keep_memory=True), examples(attempts)
     for attempt, long, short in zip(attempts, kept, stripped, strict=True):
-        assert "game that was won" in long.prompt[1].content
+        assert long.prompt[1:-1] == attempt.demos and "game was won" in long.prompt[-1].content
         assert short.prompt[1].content == shown(attempt.prompt, attempt.actions, True)
         assert (long.prompt[0], long.completion) == (short.prompt[0], short.completion)
 
@@ -72,7 +73,8 @@ def test_memory_is_stripped_unless_it_is_kept(won):
 def test_what_is_learnt_comes_after_the_prompt_and_begins_and_ends_with_an_action(won):
     attempts, _, _ = won
     for attempt, row in zip(attempts, examples(attempts, keep_memory=True), strict=True):
-        assert [message.role for message in row.prompt] == ["system", "user"]
+        turn = ["assistant", "user"]
+        assert [message.role for message in row.prompt] == ["system", "user", *turn * 3, "user"]
         said = [message.content for message in row.completion if message.role == "assistant"]
         assert said == [turn.action for turn in attempt.turns]
         assert [message.role for message in row.completion] == ["assistant", "user"] * 2 + ["assistant"]
