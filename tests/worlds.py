@@ -177,5 +177,7 @@ def side_by_side(do: Callable[[Task], None], tasks: list[Task]) -> None:
 def gist(trajectory: Trajectory) -> tuple[Any, ...]:
     """What of an attempt does not hang on the clock."""
     said = tuple((turn.action, turn.observation, turn.actions) for turn in trajectory.turns)
-    kept = trajectory.model_dump(include={"id", "seed", "recalled", "demos", "context", "reward", "end", "error", "policy", "phase"})
+    kept = trajectory.model_dump(
+        include={"id", "seed", "recalled", "demos", "context", "reward", "end", "error", "policy", "phase"}
+    )
     return said, tuple(map(str, kept.values()))

@@ -187,7 +187,9 @@ def test_a_recalled_tool_call_is_a_tool_call(memory, given_natively):
     ]
     assert ('"name": "buy"' in shown[0].content) is not given_natively
     _, first, made, result, new = native(shown)
-    assert first == {"role": "user", "content": "Please buy thing 1.", "thinking": ""} or first["content"] == "Please buy thing 1."
+    assert (
+        first == {"role": "user", "content": "Please buy thing 1.", "thinking": ""} or first["content"] == "Please buy thing 1."
+    )
     assert made["tool_calls"][0]["function"] == {"name": "buy", "arguments": '{"what": "thing 1"}'}
     assert (result["role"], result["content"]) == ("tool", "It is yours.")
     assert (new["role"], new["content"]) == ("user", "That task was solved. A new task:\nPlease buy thing 2.")

