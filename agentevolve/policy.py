@@ -24,8 +24,8 @@ class Recall(Record):
     """What of memory is shown to the agent: how many entries of each kind, within `tokens` (the model's own, where known).
 
     `whole` kinds are shown with all their entries, oldest first; of `own` kinds the youngest that are about this very task;
-    of `nearest` kinds those whose keys are nearest to the task's text. They are taken in this order while they fit, and shown with
-    the nearest last. An attempt that does not fit is shortened in its middle.
+    of `nearest` kinds those whose keys are nearest to the task's text. They are taken in this order while they fit, and
+    shown with the nearest last. An attempt that does not fit is shortened in its middle.
 
     as_turns    earlier attempts are shown as the turns that they were, before the task; else, as all the rest is, as text
     difference  of two equally near entries the one less like those already chosen is taken: the weight of likeness, in [0, 1]
@@ -119,13 +119,17 @@ class Policy(Record):
         return PolicyStamp(
             model=self.model,
             adapter=Path(self.adapter).name if self.adapter else None,
-            memory=("shuffled " if self.recall.shuffled else "") + f"as of round {self.as_of}" if self.memory else None,
+            memory=self._memory() if self.memory else None,
             round=self.round,
             temperature=self.temperature,
             epsilon=self.epsilon,
             show_actions=self.show_actions,
             instructions=self.instructions,
         )
+
+    def _memory(self) -> str:
+        shown = "of all rounds" if self.as_of is None else f"as of round {self.as_of}"
+        return f"shuffled {shown}" if self.recall.shuffled else shown
 
     def using(self, **changes: object) -> Policy:
         """The same policy with some fields changed, checked like a new one."""

@@ -74,18 +74,33 @@ class Task(Record):
     data: dict[str, JsonValue] = Field(default_factory=dict)
 
 
+class Looked(Record):
+    """An entry that was thought of when memory was looked into: shown, or left out and `why`.
+
+    `similarity` is the cosine of its key to what was asked, where nearness was asked for; `tokens` its size as shown, after `cut`
+    turns of its middle were left out.
+    """
+
+    id: str
+    similarity: float | None = None
+    tokens: int = 0
+    shown: bool = False
+    cut: int = 0
+    why: str = ""
+
+
 class Turn(Record):
     """One action and what came back: the next observation, its reward and the actions it admits (empty: free text).
 
     `thinking` is the model's reasoning before the action, where it gave one; nothing learns from it. `context` is what was
-    recalled after it (the entries' ids in `recalled`), shown in front of the observation.
+    recalled after it, shown in front of the observation; `looked` are the entries that were thought of then.
     """
 
     action: str
     thinking: str = Field(default="", exclude_if=lambda text: not text)
     observation: str
     actions: tuple[str, ...] = ()
-    recalled: tuple[str, ...] = Field(default=(), exclude_if=lambda ids: not ids)
+    looked: tuple[Looked, ...] = Field(default=(), exclude_if=lambda found: not found)
     context: str = Field(default="", exclude_if=lambda text: not text)
     reward: float = 0.0
     usage: Usage = Usage()
@@ -108,14 +123,14 @@ class PolicyStamp(Record):
 class Trajectory(Record):
     """One finished attempt at one task, with everything the agent saw.
 
-    What was recalled (the entries' ids in `recalled`, `cut` of them shortened to fit) stays outside `prompt`, so that
-    distillation can strip or keep it: `demos` are earlier attempts as the messages they were shown as, `context` is text right
-    before the prompt. So does `hint`, help with this one attempt, which training always strips. `tools` are the schemas of
-    what could be called, in a world of tool calls. `lookup` is what looking into memory cost, `failed` what calls cost whose
-    answers could not be used. `asked` says how the model was held to its choices, and what the backend had refused: one text, or
-    several when that changed on the way. `reward` is the environment's final score in [0, 1]. An attempt that is lost, for a
-    reason outside the agent (a dead environment, a refusing backend), has end="error" and says why in `error`: it is no outcome,
-    and never trained on.
+    What was recalled over the attempt (the entries' ids in `recalled`; at its start, with what was left out, in `looked`) stays
+    outside `prompt`, so that distillation can strip or keep it: `demos` are earlier attempts as the messages they were shown
+    as, `context` is text right before the prompt. So does `hint`, help with this one attempt, which training always strips.
+    `tools` are the schemas of what could be called, in a world of tool calls. `lookup` is what looking into memory cost,
+    `failed` what calls cost whose answers could not be used. `asked` says how the model was held to its choices, and what the
+    backend had refused: one text, or several when that changed on the way. `reward` is the environment's final score in [0, 1].
+    An attempt that is lost, for a reason outside the agent (a dead environment, a refusing backend), has end="error" and says
+    why in `error`: it is no outcome, and never trained on.
     """
 
     id: str
@@ -131,7 +146,7 @@ class Trajectory(Record):
     recalled: tuple[str, ...] = ()
     demos: tuple[Message, ...] = Field(default=(), exclude_if=lambda messages: not messages)
     context: str = ""
-    cut: int = Field(default=0, exclude_if=lambda count: not count)
+    looked: tuple[Looked, ...] = Field(default=(), exclude_if=lambda found: not found)
     hint: str = ""
     lookup: Usage = Usage()
     failed: Usage = Usage()
@@ -151,6 +166,11 @@ class Trajectory(Record):
     def solved(self) -> bool:
         """Whether the attempt reached the full reward."""
         return not self.lost and self.reward >= SOLVED
+
+    @property
+    def cut(self) -> bool:
+        """Whether something of what was recalled was shortened to fit."""
+        return any(one.cut for one in (*self.looked, *(one for turn in self.turns for one in turn.looked)))
 
     @property
     def usage(self) -> Usage:

@@ -21,7 +21,7 @@ from agentevolve.models.stand_ins import RandomModel, at_random
 from agentevolve.models.usage import tokens_of
 from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError, Environment, Memory, Model, ModelError, Reply
-from agentevolve.records import Message, Task, Turn, Usage
+from agentevolve.records import Looked, Message, Task, Turn, Usage
 
 ENDLESS = 2**31 - 1  # graph steps: how long an episode is, the environment alone decides
 
@@ -50,7 +50,7 @@ class Attempt:
     demos: tuple[Message, ...] = ()
     context: str = ""
     recalled: tuple[str, ...] = ()
-    cut: int = 0
+    looked: tuple[Looked, ...] = ()
     room: int = 0
     seen: set[tuple[str, ...]] = field(default_factory=set)
     lookup: Usage = field(default_factory=Usage)
@@ -103,7 +103,7 @@ def _recall(state: State, runtime: Runtime[Attempt]) -> dict[str, Any]:
     attempt.room = attempt.policy.recall.tokens
     if attempt.memory is not None:
         found = at_start(attempt.memory, _asked(attempt, attempt.prompt, attempt.actions))
-        attempt.demos, attempt.context = found.demos, found.context
+        attempt.demos, attempt.context, attempt.looked = found.demos, found.context, found.looked
         _note(attempt, found)
     _stuck(attempt, observation, attempt.actions)
     asked = shown(attempt.prompt, attempt.actions, attempt.policy.show_actions)
@@ -119,7 +119,6 @@ def _asked(attempt: Attempt, query: str, actions: tuple[str, ...]) -> Asked:
 def _note(attempt: Attempt, found: Recalled) -> None:
     """What was recalled, and how much may still be."""
     attempt.recalled += found.ids
-    attempt.cut += found.cut
     attempt.room -= found.tokens
     attempt.lookup += found.lookup
 
@@ -188,7 +187,7 @@ def _observe(state: State, runtime: Runtime[Attempt]) -> dict[str, Any]:
         thinking=reply.thinking,
         observation=step.observation,
         actions=actions,
-        recalled=found.ids,
+        looked=found.looked,
         context=found.context,
         reward=step.reward,
         usage=reply.usage,

@@ -14,25 +14,35 @@ from agentevolve.act.prompting import lived_messages, render, transcript
 from agentevolve.memory import embedded_tokens
 from agentevolve.policy import Policy
 from agentevolve.protocols import Memory
-from agentevolve.records import Entry, Lived, Message, Task, Usage
+from agentevolve.records import Entry, Lived, Looked, Message, Task, Usage
 
 SOLUTIONS = ("demo", "case", "workflow", "skill")  # kinds that may tell how a task is solved
 LOOKED_UP = 2  # the first group of entries that were looked up: one group a kind
+TOLD = 3  # entries after the nearest that are only told of, as those that were left out
 FRAME = 4  # tokens that a chat template puts around a message, about
 
 
 class Recalled(NamedTuple):
-    """What was recalled, in the order in which it is shown: earlier attempts as `demos`, the rest as text in `context`.
+    """What was recalled: earlier attempts as `demos`, the rest as text in `context`; and of which entries that was thought.
 
     `cut` of the entries were shortened; `tokens` is how much was used of what may be; `lookup` what finding them cost.
     """
 
-    ids: tuple[str, ...] = ()
+    looked: tuple[Looked, ...] = ()
     demos: tuple[Message, ...] = ()
     context: str = ""
-    cut: int = 0
     tokens: int = 0
     lookup: Usage = Usage()
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The entries that are shown, in the order in which they are."""
+        return tuple(one.id for one in self.looked if one.shown)
+
+    @property
+    def cut(self) -> int:
+        """How many of them were shortened."""
+        return sum(one.cut > 0 for one in self.looked)
 
 
 class Asked(NamedTuple):
@@ -54,63 +64,81 @@ class Asked(NamedTuple):
 def at_start(memory: Memory, asked: Asked) -> Recalled:
     """What is shown before the task."""
     looked = asked.policy.recall.when != "stuck"
-    found = _fitting(_wanted(memory, asked, looked=looked), asked, asked.policy.recall.tokens, as_turns=True)
-    return _shown(found, asked)._replace(lookup=_cost(asked) if looked else Usage())
+    kept, thought = _fitting(_wanted(memory, asked, looked=looked), asked, asked.policy.recall.tokens, as_turns=True)
+    demos, context = _shown(kept, asked)
+    return Recalled(thought, demos, context, _used(kept), _cost(asked) if looked else Usage())
 
 
 def at_turn(memory: Memory, asked: Asked, before: Collection[str], tokens: int) -> Recalled:
     """What more is shown at a later turn, as text, within `tokens`: the nearest to what is seen now that were not shown yet."""
-    found = _fitting(_nearest(memory, asked, before), asked, tokens, as_turns=False)
-    entries = [entry for entry, _ in found.kept]
-    context = render("recall", entries=entries, ending="Your game goes on:") if entries else ""
-    return Recalled(tuple(entry.id for entry in entries), (), context, found.cut, found.tokens, _cost(asked))
+    kept, thought = _fitting(_nearest(memory, asked, before), asked, tokens, as_turns=False)
+    told = [_told(one) for one in kept]
+    context = render("recall", entries=told, ending="Your game goes on:") if told else ""
+    return Recalled(thought, (), context, _used(kept), _cost(asked))
+
+
+class _Candidate(NamedTuple):
+    """An entry that was thought of: its group (one for what is shown whole, one for its own, one a kind that was looked up)."""
+
+    group: int
+    entry: Entry
+    similarity: float | None = None
+    beyond: bool = False  # the next nearest after those that are wanted: only to be told of
 
 
 class _Kept(NamedTuple):
-    kept: list[tuple[Entry, Lived | None]]
+    """An entry that is shown: the attempt it tells of, perhaps shortened by `cut` turns, and its size in tokens."""
+
+    candidate: _Candidate
+    lived: Lived | None
+    size: int
     cut: int
-    tokens: int
+
+
+def _used(kept: Sequence[_Kept]) -> int:
+    return sum(one.size for one in kept)
 
 
 def _cost(asked: Asked) -> Usage:
     return Usage(embedded_tokens=embedded_tokens(asked.query)) if any(asked.policy.recall.nearest.values()) else Usage()
 
 
-def _wanted(memory: Memory, asked: Asked, *, looked: bool) -> Iterator[tuple[int, Entry]]:
-    """The entries that the policy wants, the most wanted first, each with the place of its group."""
+def _wanted(memory: Memory, asked: Asked, *, looked: bool) -> Iterator[_Candidate]:
+    """The entries that the policy wants, the most wanted first."""
     recall, env, as_of, task = asked.policy.recall, asked.task.env, asked.policy.as_of, asked.task.id
     for kind in recall.whole:
         for entry in memory.entries(as_of, kind, env):
             if not _tells(entry, asked):
-                yield 0, entry
+                yield _Candidate(0, entry)
     for kind, k in recall.own.items():
         held = memory.entries(as_of, kind, env)
         own = [entry for entry in held if entry.task == task and not _tells(entry, asked)][-k:] if k else []
         others = [entry for entry in held if entry.task != task]
         for entry in _drawn(asked, others, len(own)) if recall.shuffled else own:
-            yield 1, entry
+            yield _Candidate(1, entry)
     if looked:
         yield from _nearest(memory, asked, ())
 
 
-def _nearest(memory: Memory, asked: Asked, before: Collection[str]) -> Iterator[tuple[int, Entry]]:
+def _nearest(memory: Memory, asked: Asked, before: Collection[str]) -> Iterator[_Candidate]:
     recall, env, as_of = asked.policy.recall, asked.task.env, asked.policy.as_of
 
     def skip(entry: Entry) -> bool:
         return entry.id in before or _tells(entry, asked)
 
-    for place, (kind, k) in enumerate(recall.nearest.items()):
+    for place, (kind, k) in enumerate(recall.nearest.items(), LOOKED_UP):
         if not k:
             continue
+        more = 0 if recall.shuffled else TOLD
         ranked = memory.recall(
-            asked.query, env=env, k=k, as_of=as_of, kind=kind, skip=skip, difference=recall.difference, words=recall.words
+            asked.query, env=env, k=k + more, as_of=as_of, kind=kind, skip=skip, difference=recall.difference, words=recall.words
         )
-        found = [entry for entry, _ in ranked]
         if recall.shuffled:
-            taken = {entry.id for entry in found}
-            found = _drawn(asked, [one for one in memory.entries(as_of, kind, env) if one.id not in taken and not skip(one)], k)
-        for entry in found:
-            yield LOOKED_UP + place, entry
+            taken = {entry.id for entry, _ in ranked}
+            others = [one for one in memory.entries(as_of, kind, env) if one.id not in taken and not skip(one)]
+            yield from (_Candidate(place, entry) for entry in _drawn(asked, others, k))
+        else:
+            yield from (_Candidate(place, entry, near, rank >= k) for rank, (entry, near) in enumerate(ranked))
 
 
 def _tells(entry: Entry, asked: Asked) -> bool:
@@ -125,43 +153,52 @@ def _drawn(asked: Asked, others: list[Entry], k: int) -> list[Entry]:
     return rng.sample(others, min(k, len(others)))
 
 
-def _fitting(wanted: Iterator[tuple[int, Entry]], asked: Asked, tokens: int, *, as_turns: bool) -> _Kept:
-    """As many of the wanted entries as fit into `tokens`, each text once; in the order in which they are shown.
+def _fitting(
+    wanted: Iterator[_Candidate], asked: Asked, tokens: int, *, as_turns: bool
+) -> tuple[list[_Kept], tuple[Looked, ...]]:
+    """As many of the wanted entries as fit into `tokens`, each text once, in the order in which they are shown; and all of them.
 
     Of each kind that was looked up the nearest comes last.
     """
-    kept: list[tuple[int, Entry, Lived | None]] = []
-    texts: set[str] = set()
-    room, cut = tokens, 0
-    for group, entry in wanted:
-        if entry.text in texts:
+    kept: list[_Kept] = []
+    out: list[Looked] = []
+    texts: dict[str, str] = {}
+    room = tokens
+    for one in wanted:
+        entry = one.entry
+        if one.beyond or entry.text in texts:
+            why = "less near" if one.beyond else f"says the same as {texts[entry.text]}"
+            out.append(Looked(id=entry.id, similarity=one.similarity, why=why))
             continue
-        found = _cut_to(entry, asked, room, as_turns=as_turns and asked.policy.recall.as_turns)
+        found = _cut_to(one, asked, room, as_turns=as_turns and asked.policy.recall.as_turns)
         if found is None:
+            out.append(Looked(id=entry.id, similarity=one.similarity, why=f"does not fit into {room} tokens"))
             continue
-        lived, size = found
-        cut += lived is not None and lived != entry.lived
-        room -= size
-        texts.add(entry.text)
-        kept.append((group, entry, lived))
-    if told := [entry.id for _, entry, _ in kept if _tells(entry, asked)]:
+        room -= found.size
+        texts[entry.text] = entry.id
+        kept.append(found)
+    if told := [one.candidate.entry.id for one in kept if _tells(one.candidate.entry, asked)]:
         raise AssertionError(f"{asked.task.id} is measured with a solution of its own in view: {told[0]}")
-    looked_up = [one for one in reversed(kept) if one[0] >= LOOKED_UP]
-    order = [one for one in kept if one[0] < LOOKED_UP] + sorted(looked_up, key=lambda one: one[0])
-    return _Kept([(entry, lived) for _, entry, lived in order], cut, tokens - room)
+    looked_up = [one for one in reversed(kept) if one.candidate.group >= LOOKED_UP]
+    order = [one for one in kept if one.candidate.group < LOOKED_UP] + sorted(looked_up, key=lambda one: one.candidate.group)
+    shown = [
+        Looked(id=one.candidate.entry.id, similarity=one.candidate.similarity, tokens=one.size, shown=True, cut=one.cut)
+        for one in order
+    ]
+    return order, (*shown, *out)
 
 
-def _cut_to(entry: Entry, asked: Asked, room: int, *, as_turns: bool) -> tuple[Lived | None, int] | None:
-    """The attempt that the entry tells of, shortened as far as `room` tokens ask for, and its size; None if it does not fit."""
-    lived = entry.lived
+def _cut_to(one: _Candidate, asked: Asked, room: int, *, as_turns: bool) -> _Kept | None:
+    """The entry with the attempt that it tells of shortened as far as `room` tokens ask for; None if it does not fit."""
+    lived = one.entry.lived
     if lived is None:
-        size = asked.count(entry.text)
-        return (None, size) if size <= room else None
+        size = asked.count(one.entry.text)
+        return _Kept(one, None, size, 0) if size <= room else None
     for dropped in range(max(1, len(lived.turns) - 1)):
         shorter = shortened(lived, dropped)
         size = _size(shorter, asked, as_turns=as_turns)
         if size <= room:
-            return shorter, size
+            return _Kept(one, shorter, size, dropped)
     return None
 
 
@@ -183,30 +220,32 @@ def shortened(lived: Lived, dropped: int) -> Lived:
     return lived.model_copy(update={"turns": (*head[:-1], bridge, *tail)})
 
 
-def _shown(found: _Kept, asked: Asked) -> Recalled:
-    """The entries as messages and as text."""
-    ids = tuple(entry.id for entry, _ in found.kept)
-    turns = [(entry, lived) for entry, lived in found.kept if lived and asked.policy.recall.as_turns]
-    texts = [_told(entry, lived) for entry, lived in found.kept if not (lived and asked.policy.recall.as_turns)]
-    demos, said = _as_turns(turns, asked)
+def _shown(kept: Sequence[_Kept], asked: Asked) -> tuple[tuple[Message, ...], str]:
+    """The entries as messages, and as the text that stands right before the task."""
+    as_turns = asked.policy.recall.as_turns
+    demos, said = _as_turns([one for one in kept if one.lived and as_turns], asked)
+    texts = [_told(one) for one in kept if not (one.lived and as_turns)]
     told = render("recall", entries=texts, ending="Now your game:") if texts else ""
     if said:
         said = f"{said}\n{told}" if told else f"{said} {render('next', choosing=asked.choosing)}"
-    return Recalled(ids, tuple(demos), said or told, found.cut, found.tokens)
+    return tuple(demos), said or told
 
 
-def _told(entry: Entry, lived: Lived | None) -> Entry:
-    return entry if lived is None or lived == entry.lived else entry.model_copy(update={"text": transcript(lived)})
+def _told(one: _Kept) -> Entry:
+    return (
+        one.candidate.entry.model_copy(update={"text": transcript(one.lived)}) if one.cut and one.lived else one.candidate.entry
+    )
 
 
-def _as_turns(turns: Sequence[tuple[Entry, Lived]], asked: Asked) -> tuple[list[Message], str]:
+def _as_turns(kept: Sequence[_Kept], asked: Asked) -> tuple[list[Message], str]:
     """The attempts as one conversation, and what is said about the last one's outcome."""
     messages: list[Message] = []
     said = ""
-    for entry, lived in turns:
-        first, *rest = lived_messages(lived, asked.policy.show_actions)
+    for one in kept:
+        assert one.lived
+        first, *rest = lived_messages(one.lived, asked.policy.show_actions)
         if said:
             first = first.model_copy(update={"content": f"{said} {render('next', choosing=asked.choosing)}\n{first.content}"})
         messages += [first, *rest]
-        said = render("outcome", entry=entry, choosing=asked.choosing)
+        said = render("outcome", entry=one.candidate.entry, choosing=asked.choosing)
     return messages, said

@@ -214,7 +214,7 @@ def _trajectory(plan: Plan, played: Attempt, error: str, seconds: float) -> Traj
         recalled=played.recalled,
         demos=played.demos,
         context=played.context,
-        cut=played.cut,
+        looked=played.looked,
         lookup=played.lookup,
         failed=played.failed,
         asked=played.asked,

@@ -58,11 +58,3 @@ def seeds(place: Path) -> list[Path]:
     if not found:
         raise AgentevolveError(f"{place}: not a run: there is no {JOURNAL} in it")
     return found
-
-
-def memory_folder(place: Path) -> Path:
-    """The memory at `place`, a memory folder or a run that has one."""
-    for folder in (place, place / "memory"):
-        if (folder / "memory.json").is_file():
-            return folder
-    raise AgentevolveError(f"{place}: neither a memory folder nor a run with one: there is no memory.json")

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from agentevolve.cli.folders import memory_folder
 from agentevolve.cli.options import Json
 from agentevolve.cli.show import show
 from agentevolve.given import shown
@@ -25,6 +24,7 @@ def list_entries(
     """List the entries, oldest first."""
     from agentevolve.cli import tables
     from agentevolve.memory import read_entries
+    from agentevolve.memory.folder import memory_folder
 
     found = read_entries(memory_folder(folder), as_of=as_of, kind=kind)
     show([entry.model_dump(mode="json") for entry in found], as_json, lambda: tables.entries(found))
@@ -38,6 +38,7 @@ def show_entry(
     """Show one entry whole, with the trajectories it came from."""
     from agentevolve.cli import tables
     from agentevolve.memory import read_entries
+    from agentevolve.memory.folder import memory_folder
 
     known = {one.id: one for one in read_entries(memory_folder(folder))}
     if id not in known:
@@ -54,6 +55,7 @@ def search(
     """Find the entries whose keys are nearest to a text, with their cosine similarity."""
     from agentevolve.cli import tables
     from agentevolve.memory import read_memory
+    from agentevolve.memory.folder import memory_folder
 
     with read_memory(memory_folder(folder)) as memory:
         found = memory.search(query, k)
@@ -65,6 +67,7 @@ def stats(folder: Folder, as_json: Json = False) -> None:
     """Count the entries by kind, environment and round."""
     from agentevolve.cli import tables
     from agentevolve.memory import read_stats
+    from agentevolve.memory.folder import memory_folder
 
     found = read_stats(memory_folder(folder))
     show(found, as_json, lambda: tables.stats(found))
@@ -73,6 +76,7 @@ def stats(folder: Folder, as_json: Json = False) -> None:
 def rebuild(folder: Folder) -> None:
     """Delete the search index and build it again from the journal."""
     from agentevolve.memory import open_memory
+    from agentevolve.memory.folder import memory_folder
 
     with open_memory(memory_folder(folder), create=False) as memory:
         print(f"{folder}: {memory.rebuild()} keys indexed")

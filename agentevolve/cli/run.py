@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agentevolve.cli.folders import memory_folder, new_folder
+from agentevolve.cli.folders import new_folder
 from agentevolve.cli.options import LimitOptions, PolicyOptions, RunOptions, TaskOptions
 from agentevolve.cli.show import aside, show_reports
 from agentevolve.given import shown
@@ -50,7 +50,7 @@ def policy(acting: PolicyOptions, max_usd: float | None = None) -> Policy:
     from agentevolve.config import read_options
     from agentevolve.local.adapter import check_base
     from agentevolve.memory import load_embedder
-    from agentevolve.memory.folder import about, check_model
+    from agentevolve.memory.folder import about, check_model, memory_folder
     from agentevolve.models.lite import open_model
     from agentevolve.policy import ModelOptions, Policy
     from agentevolve.run.budget import Budget

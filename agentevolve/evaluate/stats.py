@@ -214,7 +214,7 @@ def pooled_report(
         reward=_mean([attempt.reward for attempt in kept]),
         turns=_mean([len(attempt.turns) for attempt in kept]),
         errors=len(played) - len(kept),
-        cut=sum(attempt.cut > 0 for attempt in kept),
+        cut=sum(attempt.cut for attempt in kept),
         asked=tuple(sorted({way for attempt in kept for way in attempt.asked})),
         usage=sum((attempt.usage for attempt in played), Usage()),
         versus=versus,

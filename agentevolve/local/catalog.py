@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from agentevolve.local.quiet import quiet
 from agentevolve.protocols import AgentevolveError
 
 SLOW = {"F32", "F16", "BF16", "Q4_1", "Q5_0", "Q5_1"}  # prefilled slower than Q8_0 on a CPU
+_READING = threading.Lock()
 REQUANTIZE_BELOW = 10**9  # bytes; a larger file is served as it is
 
 
@@ -196,15 +198,21 @@ def architecture(model: LocalModel) -> str:
     return files.field(files.reader(folder / gguf), "general.architecture")
 
 
-@functools.cache
 def special_tokens(model: LocalModel) -> tuple[str, ...]:
-    """The control tokens of the model's tokenizer, as text. Those of a GGUF are kept in the cache: its reading takes seconds."""
+    """The control tokens of the model's tokenizer, as text. Those of a GGUF are kept in the cache: its reading takes a while."""
+    with _READING:  # one thread reads it: several would each take as long as all together
+        return _special_tokens(model)
+
+
+@functools.cache
+def _special_tokens(model: LocalModel) -> tuple[str, ...]:
     if model.folder is not None:
         return files.added_tokens(model.folder)
     assert model.gguf is not None
     kept = cache() / f"{model.identity[:12]}.special.json"
     if not kept.is_file():
-        found = json.dumps(files.control_tokens(model.gguf))
+        with _status(f"reading the vocabulary of {model.gguf.name} (once)"):
+            found = json.dumps(files.control_tokens(model.gguf))
         with wheels.scratch("models") as scratch:
             (scratch / "special.json").write_text(found, encoding="utf-8")
             os.replace(scratch / "special.json", kept)

@@ -17,8 +17,9 @@ from agentevolve.config import Config, Setup, changed_settings, read_config, wri
 from agentevolve.evaluate.gate import gate
 from agentevolve.load import TaskSet, load_method, load_task_set, ready, tasks_of
 from agentevolve.local.train import LoraSettings, check_trainable
+from agentevolve.memory.folder import about, memory_folder
 from agentevolve.models.lite import open_model
-from agentevolve.policy import Policy
+from agentevolve.policy import Policy, Recall
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Task, Trajectory
 from agentevolve.run.budget import Budget
@@ -77,6 +78,10 @@ def check(config: Config) -> None:
         tasks_of(task_set, split, limit=1)
     if not config.val.tasks:
         raise AgentevolveError("val.tasks is 0: without held-out tasks the gate has nothing to judge by")
+    for arm in config.arms:
+        if not isinstance(arm, str) and arm.memory:
+            for seed in config.seeds:
+                about(memory_folder(Path(arm.memory), seed))
     check_model(config, config.max_usd)
     check_method(config.method, config.settings, config.model)
 
@@ -124,7 +129,7 @@ def evolve_one(config: Config, run: Run) -> Policy:
     for number in range(1, config.rounds + 1):
         run.round = number
         candidate = method(policy, train, run).using(round=number)
-        policy = _evaluated(policy, {arm: policy_of(arm, base, candidate) for arm in config.arms}, val, run, number, config)
+        policy = _evaluated(policy, arms_of(config, base, candidate, run.seed), val, run, number, config)
     if config.test.tasks:
         test = tasks_of(task_set, "test", limit=config.test.tasks)
         arms = {"base": base} if policy == base else {"base": base, "in place": policy}
@@ -149,6 +154,20 @@ def base_policy(config: Setup) -> Policy:
         show_actions=config.show_actions,
         threads=config.threads,
     )
+
+
+def arms_of(config: Config, base: Policy, candidate: Policy, seed: int) -> dict[str, Policy]:
+    """The policies that a round measures, by their arms' names."""
+    arms: dict[str, Policy] = {}
+    for arm in config.arms:
+        if isinstance(arm, str):
+            arms[arm] = policy_of(arm, base, candidate)
+        else:
+            like = policy_of(arm.like, base, candidate)
+            recall = Recall.model_validate(like.recall.model_dump() | arm.recall)
+            shown = {"memory": str(memory_folder(Path(arm.memory), seed)), "as_of": None} if arm.memory else {}
+            arms[arm.name] = like.using(recall=recall, **shown)
+    return arms
 
 
 def policy_of(arm: str, base: Policy, candidate: Policy) -> Policy:

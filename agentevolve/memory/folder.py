@@ -54,6 +54,15 @@ def about(folder: Path) -> dict[str, str]:
     raise AgentevolveError(f"{path}: damaged: expected the fields format, embedding_model and embedding_identity")
 
 
+def memory_folder(place: Path, seed: int | None = None) -> Path:
+    """The memory at `place`: a memory folder, or a run that has one, with several seeds that of `seed`."""
+    runs = [place] if seed is None else [place, place / f"seed-{seed}"]
+    for folder in [place, *(run / "memory" for run in runs)]:
+        if (folder / ABOUT).is_file():
+            return folder
+    raise AgentevolveError(f"{place}: neither a memory folder nor a run with one: there is no {ABOUT}")
+
+
 def check_model(folder: Path, embedder: Embedder) -> None:
     """Raise AgentevolveError when the memory was made with another embedding model."""
     said = about(folder)

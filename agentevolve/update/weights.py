@@ -51,8 +51,14 @@ def recalling(trajectories: Sequence[Trajectory], policy: Policy, run: Run) -> l
     for one in trajectories:
         rng = run.rng("recalling", one.id)
         found = at_start(memory, Asked(policy, one.task, one.prompt, rng, bool(one.actions), True, count))
-        turns = [turn.model_copy(update={"recalled": (), "context": ""}) for turn in one.turns]
-        shown = {"recalled": found.ids, "demos": found.demos, "context": found.context, "cut": found.cut, "turns": tuple(turns)}
+        turns = [turn.model_copy(update={"looked": (), "context": ""}) for turn in one.turns]
+        shown = {
+            "recalled": found.ids,
+            "demos": found.demos,
+            "context": found.context,
+            "looked": found.looked,
+            "turns": tuple(turns),
+        }
         made.append(one.model_copy(update=shown))
     return made
 

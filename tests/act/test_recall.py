@@ -221,11 +221,33 @@ def test_a_demo_that_does_not_fit_is_shortened_and_counted(memory):
     held = long(9)
     memory.add([Entry(id="d", kind="demo", key="k", text="t", env=TASKS[0].env, lived=held)])
     sizes = {tokens: played(ScriptedModel(walker), memory, recall=Recall(tokens=tokens)) for tokens in (20, 60, 500)}
-    assert (sizes[500].cut, len(sizes[500].demos)) == (0, 19)
-    assert sizes[60].cut == 1 and 5 <= len(sizes[60].demos) < 19
-    assert (sizes[20].cut, sizes[20].demos, sizes[20].recalled) == (0, (), ())
+    looked = {tokens: attempt.looked[0] for tokens, attempt in sizes.items()}
+    assert looked[500].shown and not looked[500].cut and len(sizes[500].demos) == 19
+    assert looked[60].shown and looked[60].cut and len(sizes[60].demos) == 19 - 2 * looked[60].cut
+    assert not looked[20].shown and looked[20].why == "does not fit into 20 tokens"
+    assert (sizes[20].demos, sizes[20].recalled) == ((), ())
     used = sum(4 + -(-len(message.content) // 4) for message in sizes[60].demos)
-    assert used <= 60 and sizes[60].room == 60 - used
+    assert used <= 60 and looked[60].tokens == used and sizes[60].room == 60 - used
+
+
+def test_what_was_thought_of_is_told_with_why_it_was_left_out(memory):
+    env = TASKS[0].env
+    texts = {"a": "x" * 40, "b": "x" * 40, "c": "y" * 400, "d": "z", "e": "far", "f": "farther"}
+    memory.add(
+        [
+            Entry(id=id, kind="insight", key="Corridor " + "so " * n, text=text, env=env)
+            for n, (id, text) in enumerate(texts.items())
+        ]
+    )
+    attempt = played(ScriptedModel(walker), memory, recall=Recall(nearest={"insight": 4}, tokens=40))
+    looked = {one.id: one for one in attempt.looked}
+    assert set(looked) == set(texts) and all(-1 <= one.similarity <= 1 for one in attempt.looked)
+    shown = [one for one in attempt.looked if one.shown]
+    assert [one.id for one in shown] == list(attempt.recalled) and sum(one.tokens for one in shown) == 40 - attempt.room
+    whys = [one.why.rstrip("0123456789 tokens") for one in attempt.looked if not one.shown]
+    assert (
+        whys.count("less near") == 2 and any("says the same as" in why for why in whys) and any("not fit" in why for why in whys)
+    )
 
 
 def test_tokens_are_those_of_the_model(memory):
@@ -290,14 +312,14 @@ def test_when_memory_is_looked_into(memory, when):
     model = ScriptedModel(waits)
     recall = Recall(nearest={"insight": 1}, when=when)
     attempt = played(model, memory, recall=recall, task=make_tasks(1, limit=4)[0])
-    later = [turn.recalled for turn in attempt.turns]
+    later = [[one.id for one in turn.looked if one.shown] for turn in attempt.turns]
     # a wait changes nothing, so each of its turns is stuck; after the last one nobody acts any more
     assert [len(ids) for ids in later] == ([0] * 4 if when == "start" else [1, 1, 1, 0])
     assert len(attempt.recalled) == {"start": 1, "each": 4, "stuck": 3}[when] == len(set(attempt.recalled))
     for before, after in zip(model.calls, model.calls[1:], strict=False):
         assert after[0][: len(before[0])] == before[0]  # prompts only grow at their end
     for turn, (messages, _) in zip(attempt.turns, model.calls[1:], strict=False):
-        assert ("Your game goes on:" in messages[-1].content) is bool(turn.recalled)
+        assert ("Your game goes on:" in messages[-1].content) is bool(turn.context)
         assert messages[-1].content.endswith(f"Actions: {', '.join(turn.actions)}")
 
 

@@ -18,6 +18,7 @@ from agentevolve.memory.index import Index, collection_name
 from agentevolve.models.stand_ins import ScriptedModel
 from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError
+from agentevolve.records import Entry
 from agentevolve.run.folder import JOURNAL, Run, read_run
 
 WORKERS = 3
@@ -60,6 +61,56 @@ def test_the_gate_promotes_what_is_better_and_the_next_round_starts_from_it(tmp_
     explorers = {one.policy.memory for one in run.trajectories.values() if one.phase == "2/acquire"}
     assert explorers == {"as of round 1"}
     assert {one.policy.memory for one in run.trajectories.values() if one.phase == "test/in place"} == {"as of round 1"}
+
+
+def test_further_arms_change_the_recall_or_the_memory_and_are_never_promoted(tmp_path):
+    with open_memory(tmp_path / "stale" / "memory", embedder=HashEmbedder()) as memory:
+        env = make_tasks(1)[0].env
+        memory.add([Entry(id=f"s{n}", kind="demo", key=f"key {n}", text=f"stale {n}", env=env) for n in range(3)])
+    arms = [
+        "base",
+        "memory",
+        {"name": "text", "recall": {"as_turns": False}},
+        {"name": "two", "recall": {"nearest": {"demo": 2}}},
+        {"name": "stale", "memory": str(tmp_path / "stale")},
+    ]
+    config = made(task_file(tmp_path, length=2), arms=arms)
+    check(config)
+    run = scripted(new_run(tmp_path / "run"), learner)
+    evolve_one(config, run)
+    run.close()
+    seen = {arm: [one for one in run.trajectories.values() if one.phase == f"1/val/{arm}"] for arm in config.named_arms()}
+    assert {arm: {len(one.recalled) for one in found} for arm, found in seen.items() if found} == {
+        "memory": {1},
+        "text": {1},
+        "two": {2},
+        "stale": {1},
+    }
+    assert all(one.demos for one in seen["memory"] + seen["two"]) and not any(one.demos for one in seen["text"])
+    assert {id for one in seen["stale"] for id in one.recalled} <= {"s0", "s1", "s2"}
+    assert {one.policy.memory for one in seen["stale"]} == {"of all rounds"}
+    assert set(run.facts["gate 1/val"]["differences"]) == {"memory"}
+    assert list(run.facts["evaluation 1/val"]) == config.named_arms()
+
+
+@pytest.mark.parametrize(
+    ("arms", "why"),
+    [
+        (["base", "base"], "two are called base"),
+        (["base", {"name": "memory"}], "memory is the name of an arm that is there already"),
+        ([{"name": "a"}, {"name": "a"}], "two are called a"),
+        ([{"name": "a", "recall": {"nearst": {"demo": 1}}}], "nearst"),
+        ([{"name": "a/b"}], "pattern"),
+    ],
+)
+def test_arms_that_cannot_be_are_named(tmp_path, arms, why):
+    with pytest.raises(ValueError, match=why):
+        made(task_file(tmp_path), arms=arms)
+
+
+def test_an_arm_s_memory_that_is_none_is_named_before_anything_is_spent(tmp_path):
+    with pytest.raises(AgentevolveError, match="nowhere: neither a memory folder nor a run with one"):
+        check(made(task_file(tmp_path), arms=["base", {"name": "stale", "memory": str(tmp_path / "nowhere")}]))
 
 
 def test_the_gate_rolls_back_what_is_not_better(tmp_path):
