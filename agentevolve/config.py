@@ -19,21 +19,6 @@ Arm = Literal["random", "oracle", "base", "memory", "shuffled", "distilled", "di
 ARMS: tuple[str, ...] = get_args(Arm)
 
 
-class Recalling(BaseModel):
-    """A further arm: the arm `like`, but with some of the learnt policy's recall changed, or another memory in its place.
-
-    It is measured beside the others and never promoted. `memory` is a memory's or run's folder: what has nothing to do with the
-    task makes the control of stale memory.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str = Field(pattern=r"^[\w.+-]+$")
-    like: Literal["memory", "distilled+memory"] = "memory"
-    recall: dict[str, JsonValue] = Field(default_factory=dict)
-    memory: str = ""
-
-
 def _different(seeds: list[int]) -> list[int]:
     if len(set(seeds)) < len(seeds):
         raise ValueError("each seed may be there once")
@@ -57,6 +42,19 @@ class Held(Settings):
 
     tasks: int = Field(default=48, ge=0)
     samples: int = Field(default=1, gt=0)
+
+
+class Variant(Settings):
+    """A further arm: the arm `like`, but with some of the learnt policy's recall changed, or another memory in its place.
+
+    It is measured beside the others and never promoted. `memory` is a memory's or run's folder: what has nothing to do with the
+    task makes the control of stale memory.
+    """
+
+    name: str = Field(pattern=r"^[\w.+-]+$")
+    like: Literal["memory", "distilled+memory"] = "memory"
+    recall: dict[str, JsonValue] = Field(default_factory=dict)
+    memory: str = ""
 
 
 class Gate(Settings):
@@ -141,26 +139,24 @@ class Config(Setup):
     settings: dict[str, JsonValue] = Field(default_factory=dict)
     val: Held = Held()
     test: Held = Held(tasks=0)
-    arms: list[Arm | Recalling] = Field(default=["random", "oracle", "base", "memory", "distilled", "distilled+memory"])
+    arms: list[Arm] = Field(default=["random", "oracle", "base", "memory", "distilled", "distilled+memory"])
+    variants: list[Variant] = Field(default_factory=list)
     gate: Gate = Gate()
     max_tokens: int | None = Field(default=None, gt=0)
     max_usd: float | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
     def _arms_that_can_be(self) -> Self:
-        names = self.named_arms()
+        names = [*ARMS, *(variant.name for variant in self.variants)]
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"arms: two are called {twice[0]}")
-        for arm in self.arms:
-            if isinstance(arm, Recalling):
-                if arm.name in ARMS:
-                    raise ValueError(f"arms: {arm.name} is the name of an arm that is there already")
-                Recall.model_validate(self.recall.model_dump() | arm.recall)
+            raise ValueError(f"variants: {twice[0]} is the name of another arm")
+        for variant in self.variants:
+            Recall.model_validate(self.recall.model_dump() | variant.recall)
         return self
 
-    def named_arms(self) -> list[str]:
-        """The names of the arms, in order."""
-        return [arm if isinstance(arm, str) else arm.name for arm in self.arms]
+    def measured(self) -> list[str]:
+        """The names of all arms, in the order in which they are measured."""
+        return [*self.arms, *(variant.name for variant in self.variants)]
 
 
 class Comparison(Setup):

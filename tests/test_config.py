@@ -36,7 +36,10 @@ def good(tmp_path):
         (b"tasks: coin\n1: x", "1"),
         (b"tasks: coin\ntrain: {task: 1}", "unknown key train.task; known: tasks"),
         (b"tasks: coin\ngate: {rul: 1}", "unknown key gate.rul; known: rule, margin"),
-        (b"tasks: coin\nrecall: {n: 1}", "unknown key recall.n; known: whole, own, nearest, tokens, shuffled"),
+        (
+            b"tasks: coin\nrecall: {n: 1}",
+            "unknown key recall.n; known: whole, own, nearest, tokens, as_turns, difference, words, when, shuffled",
+        ),
         (b"tasks: coin\nrounds: many", "rounds: Input should be a valid integer"),
         (b"tasks: coin\nrounds: 1.5", "rounds: Input should be a valid integer"),
         (b"tasks: coin\nrounds: 0", "rounds: Input should be greater than 0, not 0"),

@@ -22,7 +22,8 @@ SHOWN = 60  # characters of a name
 def table(reports: Sequence[Report], title: str) -> Table:
     """One row an arm. Success in percent and its difference in points, each with a 95% interval; costs are means an attempt.
 
-    `n` attempts count, errors are those lost; the costs are of both. Seconds are those that the model was waited for.
+    `n` attempts count, errors are those lost; the costs are of both. Seconds are those that the model was waited for. Where
+    there were any: tokens that came from a prompt cache (`cached`), attempts that saw something of memory shortened (`cut`).
     """
     from rich import box
     from rich.table import Table
@@ -32,10 +33,12 @@ def table(reports: Sequence[Report], title: str) -> Table:
     difference = f"vs {plain(versus[0])}" if len(versus) == 1 and versus[0] else "difference"
     made = Table(title=Text(plain(title)), box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0))
     made.add_column("arm", overflow="fold", min_width=8)
-    for name in ("n", "success %", difference, "turns", "tokens", "seconds", "errors"):
+    cached, cut = any(report.usage.cached_tokens for report in reports), any(report.cut for report in reports)
+    names = ["n", "success %", difference, "turns", "tokens", "cached" * cached, "seconds", "errors", "cut" * cut]
+    for name in filter(None, names):
         made.add_column(Text(name), justify="right", no_wrap=name != difference, overflow="fold")
     for report in reports:
-        made.add_row(*(Text(cell) for cell in _cells(report, named=len(versus) > 1)))
+        made.add_row(*(Text(cell) for cell in _cells(report, named=len(versus) > 1, cached=cached, cut=cut)))
     return made
 
 
@@ -62,7 +65,7 @@ def plain(text: str) -> str:
     return shown if len(text) <= SHOWN else shown[: SHOWN - 1] + "…"
 
 
-def _cells(report: Report, named: bool) -> tuple[str, ...]:
+def _cells(report: Report, named: bool, cached: bool, cut: bool) -> tuple[str, ...]:
     played = report.n + report.errors
     return (
         plain(report.arm),
@@ -71,8 +74,10 @@ def _cells(report: Report, named: bool) -> tuple[str, ...]:
         _difference(report, named),
         f"{report.turns:.1f}" if report.n else NOTHING,
         f"{report.usage.tokens / played:,.0f}" if played else NOTHING,
+        *([f"{report.usage.cached_tokens / played:,.0f}" if played else NOTHING] if cached else []),
         f"{report.usage.seconds / played:.2f}" if played else NOTHING,
         f"{report.errors:,}",
+        *([f"{report.cut:,}"] if cut else []),
     )
 
 

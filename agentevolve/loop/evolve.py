@@ -78,10 +78,9 @@ def check(config: Config) -> None:
         tasks_of(task_set, split, limit=1)
     if not config.val.tasks:
         raise AgentevolveError("val.tasks is 0: without held-out tasks the gate has nothing to judge by")
-    for arm in config.arms:
-        if not isinstance(arm, str) and arm.memory:
-            for seed in config.seeds:
-                about(memory_folder(Path(arm.memory), seed))
+    for place in [Path(variant.memory) for variant in config.variants if variant.memory]:
+        for seed in config.seeds:
+            about(memory_folder(place, seed))
     check_model(config, config.max_usd)
     check_method(config.method, config.settings, config.model)
 
@@ -158,15 +157,12 @@ def base_policy(config: Setup) -> Policy:
 
 def arms_of(config: Config, base: Policy, candidate: Policy, seed: int) -> dict[str, Policy]:
     """The policies that a round measures, by their arms' names."""
-    arms: dict[str, Policy] = {}
-    for arm in config.arms:
-        if isinstance(arm, str):
-            arms[arm] = policy_of(arm, base, candidate)
-        else:
-            like = policy_of(arm.like, base, candidate)
-            recall = Recall.model_validate(like.recall.model_dump() | arm.recall)
-            shown = {"memory": str(memory_folder(Path(arm.memory), seed)), "as_of": None} if arm.memory else {}
-            arms[arm.name] = like.using(recall=recall, **shown)
+    arms = {arm: policy_of(arm, base, candidate) for arm in map(str, config.arms)}
+    for variant in config.variants:
+        like = policy_of(variant.like, base, candidate)
+        recall = Recall.model_validate(like.recall.model_dump() | variant.recall)
+        shown = {"memory": str(memory_folder(Path(variant.memory), seed)), "as_of": None} if variant.memory else {}
+        arms[variant.name] = like.using(recall=recall, **shown)
     return arms
 
 

@@ -63,7 +63,7 @@ class Forecast(Record):
 def forecast_evolution(config: Config, folder: Path, *, quiet: bool = False) -> Forecast:
     """The forecast for an evolution, kept in `folder`. Raises AgentevolveError for a config that cannot be run."""
     check(config)
-    per_round = [arm for arm in config.named_arms() if arm not in STILL]
+    per_round = [arm for arm in config.measured() if arm not in STILL]
     measured = config.val.tasks * config.val.samples * (config.rounds * len(per_round) + ("base" in config.arms))
     measured += 2 * config.test.tasks * config.test.samples
     cost, _ = _probed(config, config.tasks, config.method, config.settings, folder / PROBES / config.method, quiet)

@@ -8,9 +8,11 @@ from worlds import Corridor, Free, lamp, learner, make_tasks, new_run, use_model
 from agentevolve.act.agent import Attempt, play
 from agentevolve.act.prompting import conversation, lived_messages, transcript
 from agentevolve.act.recall import shortened
-from agentevolve.act.rollout import rollout
-from agentevolve.local.rows import alternating
+from agentevolve.act.rollout import Plan, _trajectory, rollout
+from agentevolve.local import catalog
+from agentevolve.local.rows import IGNORED, alternating, render
 from agentevolve.memory import HashEmbedder, open_memory
+from agentevolve.models.lite import open_model
 from agentevolve.models.stand_ins import ScriptedModel
 from agentevolve.models.tools import Call, native, written
 from agentevolve.policy import Policy, Recall
@@ -336,8 +338,6 @@ def test_a_later_recall_is_kept_in_a_row_or_stripped_from_it(memory):
     memory.add([Entry(id=f"i{n}", kind="insight", key=f"k{n}", text=f"rule {n}", env=env) for n in range(4)])
     model = ScriptedModel(walker)
     attempt = played(model, memory, recall=Recall(nearest={"insight": 1}, when="each"))
-    from agentevolve.act.rollout import Plan, _trajectory
-
     lived = _trajectory(Plan("1/acquire/corridor/train/3/0", "1/acquire", TASKS[3], 0, 0), attempt, "", 0.0)
     kept, bare = conversation(lived, keep_context=True), conversation(lived, keep_context=False)
     assert [*kept[0], *kept[1]][:-1] == list(model.calls[-1][0])
@@ -373,3 +373,27 @@ def test_a_policy_without_memory_recalls_nothing_for_its_rows(tmp_path):
 
 def test_the_corridor_s_lamp_is_where_its_seed_says():
     assert [lamp(task) for task in TASKS[:2]] == ["left", "right"]
+
+
+@pytest.mark.parametrize("name", ["smollm2-135m", pytest.param("qwen2.5-coder-0.5b", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("recall", [Recall(), Recall(as_turns=False), Recall(nearest={"demo": 1, "insight": 1}, when="each")])
+def test_what_a_server_was_shown_is_token_by_token_what_training_sees(memory, tmp_path, name, recall):
+    from transformers import AutoTokenizer
+
+    won = solved(tmp_path, 2, length=2)
+    rules = [
+        Entry(id=f"i{n}", kind="insight", key=f"k{n}", text=f"Rule {n}: <|im_end|> walk.", env=won[0].task.env) for n in range(3)
+    ]
+    memory.add(demos(won, 1) + rules)
+    model = open_model(f"local/{name}", slots=1, threads=1)
+    try:
+        attempt = played(model, memory, recall=recall, task=make_tasks(4, limit=3)[3])
+    finally:
+        model.close()
+    lived = _trajectory(Plan("1/acquire/corridor/train/3/0", "1/acquire", TASKS[3], 0, 0), attempt, "", 0.0)
+    folder, gguf = catalog.tokenizer_files(catalog.resolve(name))
+    tokenizer = AutoTokenizer.from_pretrained(folder, **({"gguf_file": gguf} if gguf else {}))
+    row = render(examples([lived], keep_memory=1, solved=False)[0], tokenizer)
+    starts = [n for n, label in enumerate(row.labels) if label != IGNORED and row.labels[n - 1] == IGNORED]
+    assert starts == [turn.usage.prompt_tokens for turn in attempt.turns]
+    assert attempt.recalled and len(starts) == len(attempt.turns)

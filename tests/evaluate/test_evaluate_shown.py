@@ -67,6 +67,14 @@ def test_the_table_says_nothing_of_what_was_lost_but_its_cost(changed, cells):
     assert [line.split() for line in shown][-2] == ["memory", *cells]
 
 
+def test_tokens_from_a_cache_and_shortened_memories_have_a_column_where_there_were_any():
+    usage = reports()[0].usage.model_copy(update={"cached_tokens": 5_000})
+    one = made("memory", 0.42, "").model_copy(update={"usage": usage, "cut": 7})
+    lines = [line.split() for line in printed([one, made("base", 0.42, "")])]
+    assert lines[-5][-6:] == ["turns", "tokens", "cached", "seconds", "errors", "cut"]
+    assert lines[-2 - 1][-6:] == ["5.2", "913", "49", "3.11", "3", "7"] and lines[-2][-4:] == ["0", "3.11", "3", "0"]
+
+
 def test_the_table_loses_nothing_at_80_columns():
     lines = printed(reports(), width=80)
     assert max(map(len, lines)) <= 80 and "…" not in "".join(lines)
