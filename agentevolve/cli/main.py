@@ -28,6 +28,9 @@ MEMORY: dict[str, Callable[..., None]] = {
     "list": memory.list_entries,
     "show": memory.show_entry,
     "search": memory.search,
+    "why": memory.why,
+    "trace": memory.trace,
+    "diff": memory.diff,
     "stats": memory.stats,
     "rebuild": memory.rebuild,
 }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,22 +14,51 @@ from agentevolve.cli.show import show
 from agentevolve.given import shown
 from agentevolve.protocols import AgentevolveError
 
+if TYPE_CHECKING:
+    from agentevolve.records import Entry
+
 Folder = Annotated[Path, typer.Argument(help="A run or a memory folder.")]
+RunFolder = Annotated[Path, typer.Argument(help="A run's folder.")]
+Kind = Annotated[str | None, typer.Option(help="Only entries of this kind: demo, reflection, …")]
+Env = Annotated[str | None, typer.Option(help="Only entries of this environment.")]
+ORDERS = ("age", "kind", "round", "reward", "size", "uses")
 
 
 def list_entries(
     folder: Folder,
-    kind: Annotated[str | None, typer.Option(help="Only entries of this kind: demo, reflection, …")] = None,
+    kind: Kind = None,
+    env: Env = None,
+    task: Annotated[str | None, typer.Option(help="Only entries about this task, or from attempts at it.")] = None,
     as_of: Annotated[int | None, typer.Option(help="As it was after this round.")] = None,
+    sort: Annotated[str, typer.Option(help="By age, kind, round, reward, size or uses (of a run).")] = "age",
     as_json: Json = False,
 ) -> None:
-    """List the entries, oldest first."""
+    """List the entries, oldest first, or in another order."""
     from agentevolve.cli import tables
     from agentevolve.memory import read_entries
     from agentevolve.memory.folder import memory_folder
 
-    found = read_entries(memory_folder(folder), as_of=as_of, kind=kind)
+    if sort not in ORDERS:
+        raise AgentevolveError(f"--sort: {shown(sort)} is not known; known: {', '.join(ORDERS)}")
+    found = read_entries(memory_folder(folder), as_of=as_of, kind=kind, env=env)
+    found = [one for one in found if task is None or one.about(task)]
+    used = _used(folder) if sort == "uses" else {}
+    orders: dict[str, Callable[[Entry], Any]] = {
+        "kind": lambda one: one.kind,
+        "round": lambda one: one.round,
+        "reward": lambda one: -one.reward,
+        "size": lambda one: -len(one.text),
+        "uses": lambda one: -used.get(one.id, 0),
+    }
+    found = sorted(found, key=orders[sort]) if sort in orders else found
     show([entry.model_dump(mode="json") for entry in found], as_json, lambda: tables.entries(found))
+
+
+def _used(folder: Path) -> Counter[str]:
+    """How many attempts of the run were shown each entry."""
+    from agentevolve.memory.lineage import runs_of
+
+    return Counter(id for run in runs_of(folder) for one in run.attempts().values() for id in one.recalled)
 
 
 def show_entry(
@@ -50,17 +81,61 @@ def search(
     folder: Folder,
     query: Annotated[str, typer.Argument(help="What to look for.")],
     k: Annotated[int, typer.Option(min=1, help="How many entries.")] = 5,
+    kind: Kind = None,
+    env: Env = None,
     as_json: Json = False,
 ) -> None:
-    """Find the entries whose keys are nearest to a text, with their cosine similarity."""
+    """Find the entries nearest to a text, by the meaning of their keys and by the words of their keys and texts."""
     from agentevolve.cli import tables
     from agentevolve.memory import read_memory
     from agentevolve.memory.folder import memory_folder
 
     with read_memory(memory_folder(folder)) as memory:
-        found = memory.search(query, k)
+        found = memory.search(query, k, kind=kind, env=env)
     rows = [{"similarity": similarity, **entry.model_dump(mode="json")} for entry, similarity in found]
     show(rows, as_json, lambda: tables.found(found))
+
+
+def why(
+    folder: RunFolder,
+    attempt: Annotated[str, typer.Argument(help="An attempt's id, or ID:TURN for what was recalled after that turn.")],
+    as_json: Json = False,
+) -> None:
+    """Why an attempt was shown what it was: each entry that was thought of, its similarity and tokens, or why it was left out."""
+    from agentevolve.cli import tables
+    from agentevolve.memory.lineage import why
+
+    found = why(folder, attempt)
+    show([one.model_dump(mode="json") for one in found], as_json, lambda: tables.thoughts(found))
+
+
+def trace(
+    folder: RunFolder,
+    id: Annotated[str, typer.Argument(help="An entry's id, as `memory list` prints it.")],
+    as_json: Json = False,
+) -> None:
+    """Where an entry came from, every use with its outcome, and which adapters learnt from its sources."""
+    from agentevolve.cli import tables
+    from agentevolve.memory.lineage import trace
+
+    found = trace(folder, id)
+    show(found.model_dump(mode="json"), as_json, lambda: tables.lineage(found))
+
+
+def diff(
+    folder: Folder,
+    before: Annotated[int, typer.Argument(help="A round.")],
+    after: Annotated[int, typer.Argument(help="Another round.")],
+    as_json: Json = False,
+) -> None:
+    """What came into the memory and what went from the end of one round to the end of another, and why."""
+    from agentevolve.cli import tables
+    from agentevolve.memory import read_ledger
+    from agentevolve.memory.folder import memory_folder
+    from agentevolve.memory.lineage import changes
+
+    found = changes(read_ledger(memory_folder(folder)), before, after)
+    show([one.model_dump(mode="json") for one in found], as_json, lambda: tables.changes(found))
 
 
 def stats(folder: Folder, as_json: Json = False) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from agentevolve.evaluate.table import plain
 from agentevolve.load import TaskSet, extra
 from agentevolve.loop.forecast import Forecast, Spending
+from agentevolve.memory.lineage import Change, Lineage, Thought
 from agentevolve.records import Entry
 from agentevolve.survey import Method
 
@@ -111,6 +112,44 @@ def found(hits: Sequence[tuple[Entry, float]]) -> list[Table | Text]:
     """Search results, nearest first."""
     rows = [(f"{similarity:.3f}", one.id, one.kind, plain(one.text)) for one, similarity in hits]
     return [_table(("similarity", "id", "kind", "text"), rows)]
+
+
+def thoughts(found: Sequence[Thought]) -> list[Table | Text]:
+    """What an attempt's look into memory thought of."""
+    rows = []
+    for one in found:
+        item = one.looked
+        state = f"shown, {item.cut} turns left out" if item.cut else "shown" if item.shown else item.why
+        near = "–" if item.similarity is None else f"{item.similarity:.3f}"
+        rows.append((state, near, f"{item.tokens:,}" if item.shown else "–", one.kind, item.id, plain(one.text)))
+    return [_table(("what became of it", "similarity", "tokens", "kind", "id", "text"), rows)]
+
+
+def lineage(one: Lineage) -> list[Table | Text]:
+    """Where an entry came from, and what became of it."""
+    facts = [("id", one.id), ("round", str(one.round))]
+    facts += [("retired", f"round {one.retired}: {one.why}")] if one.retired is not None else []
+    facts += [("sources", "\n".join(one.sources) or "–"), ("adapters that learnt from them", ", ".join(one.adapters) or "none")]
+    counted = [use for use in one.uses if not use.lost]
+    facts += [("uses", f"{len(one.uses)}, {sum(use.solved for use in counted)} of {len(counted)} solved")]
+    rows = [
+        (
+            use.trajectory,
+            use.at,
+            "–" if use.similarity is None else f"{use.similarity:.3f}",
+            f"{use.tokens:,}",
+            "lost" if use.lost else "solved" if use.solved else "not solved",
+        )
+        for use in one.uses
+    ]
+    made = [_table(("entry", ""), [(name, _clean(value)) for name, value in facts])]
+    return [*made, _table(("shown to", "at", "similarity", "tokens", "outcome"), rows)] if rows else [*made]
+
+
+def changes(found: Sequence[Change]) -> list[Table | Text]:
+    """What came and went, one a row."""
+    rows = [(one.what, str(one.round), one.kind, one.id, _clean(one.why), plain(one.text)) for one in found]
+    return [_table(("what", "round", "kind", "id", "why", "text"), rows)]
 
 
 def stats(values: dict[str, Any]) -> list[Table | Text]:

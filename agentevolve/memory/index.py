@@ -81,7 +81,8 @@ class Index:
         import numpy as np
 
         with told(self._folder):
-            found = self._collection(shelf).get(ids=list(ids), include=["embeddings"]) if ids else {"ids": [], "embeddings": []}
+            asked = list(dict.fromkeys(ids))  # entries may share a key
+            found = self._collection(shelf).get(ids=asked, include=["embeddings"]) if ids else {"ids": [], "embeddings": []}
         rows = dict(zip(found["ids"], found["embeddings"], strict=True))
         return np.asarray([rows[id] for id in ids], np.float32)
 

@@ -32,6 +32,7 @@ class Ledger:
         self._lock = threading.RLock()
         self._entries: dict[str, Entry] = {}
         self._retired: dict[str, int] = {}
+        self._whys: dict[str, str] = {}
         self._kept: dict[str, str] = {}  # the id of what said the same again: the id of the entry
         self._again: dict[str, list[Entry]] = {}  # the id of an entry: what said the same again
         self._texts: dict[str, str] = {}  # what is told, of those that are there: the id of the entry
@@ -74,7 +75,7 @@ class Ledger:
                 raise AgentevolveError(f"{self._journal.path}: cannot retire {entry_id!r}: no such entry ({self.size} are known)")
             if entry_id not in self._retired:
                 self._journal.append({"op": "retire", "id": entry_id, "round": round, "why": why})
-                self._retire(entry_id, round)
+                self._retire(entry_id, round, why)
 
     def entries(self, as_of: int | None = None, kind: str | None = None, env: str | None = None) -> list[Entry]:
         """The entries that are there now, or were as of a round, oldest first."""
@@ -101,6 +102,15 @@ class Ledger:
     def retired(self, entry_id: str) -> int | None:
         """The round at which the entry was retired, if it was."""
         return self._retired.get(entry_id)
+
+    def gone(self, entry_id: str) -> tuple[int, str] | None:
+        """The round at which the entry was retired, and why; None for one that is there."""
+        return (self._retired[entry_id], self._whys[entry_id]) if entry_id in self._retired else None
+
+    def all(self) -> list[Entry]:
+        """Every entry that was ever added, oldest first."""
+        with self._lock:
+            return [self.seen(entry) for entry in self._entries.values()]
 
     def present(self, entry: Entry, as_of: int | None = None) -> bool:
         """Whether the entry is there, now or as of a round."""
@@ -169,8 +179,10 @@ class Ledger:
         self._under.setdefault((shelf, key_id(entry.key)), []).append((self._entries[kept or entry.id], entry.round))
         return self._shelves.setdefault(shelf, Shelved(entry.round)).add(entry.key, entry.round)
 
-    def _retire(self, id: str, round: int) -> None:
-        self._retired.setdefault(id, round)
+    def _retire(self, id: str, round: int, why: str) -> None:
+        if id in self._retired:
+            return
+        self._retired[id], self._whys[id] = round, why
         told = _told(self._entries[id])
         if self._texts.get(told) == id:
             del self._texts[told]
@@ -186,7 +198,7 @@ class Ledger:
                 if entry.id not in self._kept:
                     self._keep(entry, kept)
             case {"op": "retire", "id": str() as entry_id, "round": int() as round} if entry_id in self._entries:
-                self._retire(entry_id, round)
+                self._retire(entry_id, round, str(line.get("why", "")))
             case _:
                 known = '"add" of an entry, "again" or "retire" of a known id'
                 raise AgentevolveError(f"{where}: not a line of a memory: expected {known}")

@@ -25,7 +25,10 @@ class Words:
         """The ids of at most `n` texts that share a word with `query`, the best first."""
         n = min(n, len(self._ids))
         places, scores = self._index.retrieve(self._tokens([query]), k=n, show_progress=False)
-        return [self._ids[place] for place, score in zip(places[0], scores[0], strict=True) if score > 0]
+        hits = [
+            (-round(float(score), 6), self._ids[place]) for place, score in zip(places[0], scores[0], strict=True) if score > 0
+        ]
+        return [id for _, id in sorted(hits)]
 
     def _tokens(self, texts: list[str]) -> object:
         return self._bm25s.tokenize(texts, stopwords=None, show_progress=False)

@@ -102,11 +102,23 @@ class EntryMemory:
             found = [found[place] for place in differing(near, rows, k, difference)]
         return found[:k]
 
-    def search(self, query: str, k: int) -> list[tuple[Entry, float]]:
-        """The k entries nearest to `query` over all environments and kinds, nearest first, with their cosine similarity."""
+    def search(self, query: str, k: int, *, kind: str | None = None, env: str | None = None) -> list[tuple[Entry, float]]:
+        """The k entries found for `query` over all environments and kinds, or some, with the cosine similarity of their keys.
+
+        Nearness of the keys by meaning and the words of keys and texts (BM25) are fused by ranks.
+        """
         index, vector = self._ready(), self._embedder.embed([query])[0]
-        found = [hit for shelf in self._ledger.shelves() for hit in self._nearest(index, shelf, vector, k, None)]
-        return sorted(found, key=_nearest_first)[:k]
+        shelves = [one for one in self._ledger.shelves() if env in (None, one[0]) and kind in (None, one[1])]
+        near = [hit for shelf in shelves for hit in self._nearest(index, shelf, vector, POOL * k, None)]
+        near = sorted(near, key=_nearest_first)[: POOL * k]
+        here = {entry.id: entry for env, kind in shelves for entry in self._ledger.entries(None, kind, env)}
+        words = Words({entry.id: f"{entry.key}\n{entry.text}" for entry in here.values()}).ranked(query, POOL * k) if here else []
+        known = {entry.id: nearness for entry, nearness in near}
+        for id in words:
+            if id not in known:
+                shelf = (here[id].env, here[id].kind)
+                known[id] = round(float(index.vectors(shelf, [self._ledger.indexed(shelf, here[id])])[0] @ vector), 6)
+        return [(here[id], known[id]) for id in fused([entry.id for entry, _ in near], words)[:k]]
 
     def vectors(self, texts: Sequence[str]) -> Vectors:
         """`texts` as the memory's embedding model sees them: unit vectors, shape (len(texts), dim); products are cosines."""

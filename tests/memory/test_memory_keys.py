@@ -136,6 +136,12 @@ def test_difference_spreads_what_is_recalled(memory):
     assert found(memory, "the lamp is red", 3, difference=0.7)[0] == found(memory, "the lamp is red")[0]
 
 
+def test_entries_that_share_a_key_differ_in_nothing(memory):
+    memory.add([entry(str(n), "the same lamp") for n in range(4)] + [entry("far", "a lamp elsewhere")])
+    assert found(memory, "the same lamp", 2, difference=0.6) == ["0", "far"]
+    assert len(found(memory, "the same lamp", 5, difference=0.6, words=True)) == 5
+
+
 def test_what_is_skipped_gives_way_to_the_next(memory):
     memory.add([entry(str(n), f"lamp {n}") for n in range(40)])
     first = found(memory, "lamp 3", 5)
