@@ -130,7 +130,7 @@ class Trajectory(Record):
     `failed` what calls cost whose answers could not be used. `asked` says how the model was held to its choices, and what the
     backend had refused: one text, or several when that changed on the way. `reward` is the environment's final score in [0, 1].
     An attempt that is lost, for a reason outside the agent (a dead environment, a refusing backend), has end="error" and says
-    why in `error`: it is no outcome, and never trained on.
+    why in `error`: it is no outcome, and never trained on. One that was `forgotten` has kept what it cost and came to.
     """
 
     id: str
@@ -156,6 +156,7 @@ class Trajectory(Record):
     end: Literal["terminated", "truncated", "error"]
     error: str = ""
     seconds: float = 0.0
+    forgotten: bool = Field(default=False, exclude_if=lambda gone: not gone)
 
     @property
     def lost(self) -> bool:

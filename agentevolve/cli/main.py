@@ -31,6 +31,7 @@ MEMORY: dict[str, Callable[..., None]] = {
     "why": memory.why,
     "trace": memory.trace,
     "diff": memory.diff,
+    "forget": memory.forget,
     "stats": memory.stats,
     "rebuild": memory.rebuild,
 }

@@ -138,6 +138,23 @@ def diff(
     show([one.model_dump(mode="json") for one in found], as_json, lambda: tables.changes(found))
 
 
+def forget(
+    folder: RunFolder,
+    id: Annotated[str, typer.Argument(help="The id of an attempt or an entry.")] = "",
+    task: Annotated[str, typer.Option(help="Everything about this task.")] = "",
+    before: Annotated[int | None, typer.Option(help="Everything of the rounds before this one.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Take an attempt or an entry, and all derived from it, out of every file of a run; name the adapters that learnt from it."""
+    from agentevolve.cli import tables
+    from agentevolve.memory.forget import forget
+
+    if sum([bool(id), bool(task), before is not None]) != 1:
+        raise AgentevolveError("name one thing to forget: an id, --task or --before")
+    found = forget(folder, id=id, task=task, before=before)
+    show([one.model_dump(mode="json") for one in found], as_json, lambda: tables.forgotten(found))
+
+
 def stats(folder: Folder, as_json: Json = False) -> None:
     """Count the entries by kind, environment and round."""
     from agentevolve.cli import tables

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from agentevolve.evaluate.table import plain
 from agentevolve.load import TaskSet, extra
 from agentevolve.loop.forecast import Forecast, Spending
+from agentevolve.memory.forget import Forgotten
 from agentevolve.memory.lineage import Change, Lineage, Thought
 from agentevolve.records import Entry
 from agentevolve.survey import Method
@@ -150,6 +151,23 @@ def changes(found: Sequence[Change]) -> list[Table | Text]:
     """What came and went, one a row."""
     rows = [(one.what, str(one.round), one.kind, one.id, _clean(one.why), plain(one.text)) for one in found]
     return [_table(("what", "round", "kind", "id", "why", "text"), rows)]
+
+
+def forgotten(found: Sequence[Forgotten]) -> list[Table | Text]:
+    """What was forgotten, a run a row."""
+    rows = [
+        (
+            one.run,
+            f"{len(one.attempts):,}",
+            f"{len(one.entries):,}",
+            f"{one.answers:,}",
+            f"{one.rows:,}",
+            ", ".join(one.adapters) or "none",
+        )
+        for one in found
+    ]
+    names = ("run", "attempts", "entries", "answers", "training rows", "adapters that learnt from it")
+    return [_table(names, rows)]
 
 
 def stats(values: dict[str, Any]) -> list[Table | Text]:

@@ -20,6 +20,7 @@ from agentevolve.given import complaint
 from agentevolve.local import files
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Example
+from agentevolve.whole import write_whole
 
 INFO, WEIGHTS, CONFIG, GGUF = "agentevolve.json", "adapter_model.safetensors", "adapter_config.json", "adapter.gguf"
 ROWS = "rows.jsonl"
@@ -112,7 +113,8 @@ def read_adapter(path: Path) -> AdapterInfo:
     for name in (WEIGHTS, CONFIG, GGUF, ROWS):
         if not (path / name).is_file():
             raise AgentevolveError(f"{path}: broken adapter: {name} is missing")
-        if info.files.get(name) != sha256(path / name):
+        rewriting = name == ROWS and name not in info.files  # `rewrite_rows` was killed: the rows are whole, old or new
+        if not rewriting and info.files.get(name) != sha256(path / name):
             raise AgentevolveError(f"{path}: broken adapter: {name} is not the file that training wrote")
     return info
 
@@ -157,6 +159,16 @@ def write_rows(examples: Sequence[Example], path: Path) -> None:
     """Keep what an adapter is trained on in its folder `path`."""
     lines = [f"{example.model_dump_json()}\n" for example in examples]
     (path / ROWS).write_text("".join(lines), encoding="utf-8", errors="backslashreplace")
+
+
+def rewrite_rows(path: Path, examples: Sequence[Example]) -> None:
+    """Keep only these of the rows that the adapter in `path` was trained on; its record says so, its weights stay."""
+    info = read_adapter(path)
+    others = {name: hash for name, hash in info.files.items() if name != ROWS}
+    write_whole(path / INFO, info.model_copy(update={"files": others}).model_dump_json(indent=1))
+    write_whole(path / ROWS, "".join(f"{example.model_dump_json()}\n" for example in examples))
+    files = others | {ROWS: sha256(path / ROWS)}
+    write_whole(path / INFO, info.model_copy(update={"files": files}).model_dump_json(indent=1))
 
 
 def load_weights(model: Any, start: Path) -> None:

@@ -23,7 +23,8 @@ class Ledger:
     """The entries of the journal at `path`, in the order they were added. Safe to use from several threads of one process.
 
     As of round r an entry is there if it was added at a round <= r and not retired at a round <= r. A text of one env and kind
-    is kept once: what says the same again becomes a further key and further sources of the entry that is there.
+    is kept once: what says the same again becomes a further key and further sources of the entry that is there. What was
+    forgotten does not come back.
     Raises AgentevolveError naming file and line when the journal is damaged.
     """
 
@@ -34,6 +35,7 @@ class Ledger:
         self._retired: dict[str, int] = {}
         self._whys: dict[str, str] = {}
         self._kept: dict[str, str] = {}  # the id of what said the same again: the id of the entry
+        self._forgotten: set[str] = set()
         self._again: dict[str, list[Entry]] = {}  # the id of an entry: what said the same again
         self._texts: dict[str, str] = {}  # what is told, of those that are there: the id of the entry
         self._shelves: dict[Shelf, Shelved] = {}
@@ -50,7 +52,7 @@ class Ledger:
             made: dict[str, tuple[Entry, str]] = {}  # by id: the entry, and the id of one that says the same
             said: dict[str, str] = {}
             for entry in entries:
-                if entry.id not in self._entries and entry.id not in self._kept and entry.id not in made:
+                if not any(entry.id in known for known in (self._entries, self._kept, self._forgotten, made)):
                     told = _told(entry)
                     made[entry.id] = entry, (self._texts.get(told) or said.get(told, "")) if entry.sources else ""
                     said.setdefault(told, entry.id)
@@ -72,6 +74,8 @@ class Ledger:
         with self._lock:
             entry_id = self._kept.get(entry_id, entry_id)
             if entry_id not in self._entries:
+                if entry_id in self._forgotten:
+                    return
                 raise AgentevolveError(f"{self._journal.path}: cannot retire {entry_id!r}: no such entry ({self.size} are known)")
             if entry_id not in self._retired:
                 self._journal.append({"op": "retire", "id": entry_id, "round": round, "why": why})
@@ -197,10 +201,12 @@ class Ledger:
                 entry = _entry(fields, where)
                 if entry.id not in self._kept:
                     self._keep(entry, kept)
+            case {"op": "forget", "id": str() as entry_id}:
+                self._forgotten.add(entry_id)
             case {"op": "retire", "id": str() as entry_id, "round": int() as round} if entry_id in self._entries:
                 self._retire(entry_id, round, str(line.get("why", "")))
             case _:
-                known = '"add" of an entry, "again" or "retire" of a known id'
+                known = '"add" of an entry, "again" or "retire" of a known id, or "forget"'
                 raise AgentevolveError(f"{where}: not a line of a memory: expected {known}")
 
 

@@ -12,14 +12,14 @@ from agentevolve.records import SOLVED, Trajectory
 
 
 def learnable(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
-    """Those that may be learnt from: attempts at `train` tasks that did not end in an error.
+    """Those that may be learnt from: attempts at `train` tasks that did not end in an error, and were not forgotten.
 
     Raises ValueError when a held-out task is among them: nothing of `val` or `test` is ever remembered or trained on.
     """
     leaked = [trajectory.task.id for trajectory in trajectories if trajectory.task.split != "train"]
     if leaked:
         raise ValueError(f"held-out tasks may not be learnt from: {', '.join(leaked[:3])}")
-    return [trajectory for trajectory in trajectories if not trajectory.lost]
+    return [trajectory for trajectory in trajectories if not trajectory.lost and not trajectory.forgotten]
 
 
 def keep(

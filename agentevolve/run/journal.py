@@ -19,6 +19,7 @@ from typing import Any
 from agentevolve.protocols import AgentevolveError
 from agentevolve.redact import redacted
 from agentevolve.run.lock import hold
+from agentevolve.whole import write_whole
 
 CHUNK = 4_096
 
@@ -48,6 +49,10 @@ class Journal:
                 self._write(records)
             except OSError as error:
                 raise AgentevolveError(f"{self.path}: cannot write: {error.strerror or error}") from None
+
+    def rewrite(self, records: Sequence[dict[str, Any]]) -> None:
+        """Put these records in the place of all that is there, whole or not at all. Only for who holds the folder."""
+        write_whole(self.path, _encoded(records))
 
     def _write(self, records: Sequence[dict[str, Any]]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
