@@ -1,5 +1,7 @@
 """Parts that several tests need and that take a while to come by."""
 
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,9 @@ import pytest
 from agentevolve.local import catalog
 
 pytest.register_assert_rewrite("faulty")  # its checks tell what they compared
+
+KEY = tempfile.TemporaryDirectory(prefix="agentevolve-key-")  # memories are signed with a key of the tests' own
+os.environ["AGENTEVOLVE_KEY_FILE"] = str(Path(KEY.name) / "memory.key")
 
 
 @pytest.fixture(scope="session")

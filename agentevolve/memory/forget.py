@@ -16,6 +16,7 @@ from agentevolve.given import shown
 from agentevolve.local.adapter import ROWS, read_adapter, read_rows, rewrite_rows
 from agentevolve.memory.folder import INDEX
 from agentevolve.memory.folder import JOURNAL as ENTRIES
+from agentevolve.memory.provenance import holds, line_of
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Entry, Example, Record, Trajectory
 from agentevolve.run.folder import JOURNAL, Run
@@ -166,7 +167,8 @@ def _out_of_memory(memory: Path, lines: list[dict[str, Any]], gone: set[str]) ->
             continue
         if line["op"] == "again" and (line["id"] in gone or line["id"] in heirs):
             heir = heirs.setdefault(line["id"], id)
-            line = {"op": "add", "entry": line["entry"]} if heir == id else line | {"id": heir}
+            if holds(line):
+                line = line_of(Entry.model_validate(line["entry"]), "" if heir == id else heir)
         kept.append(line)
     tombs = [{"op": "forget", "id": id} for id in sorted(gone)]
     Journal(memory / ENTRIES).rewrite([*tombs, *kept])

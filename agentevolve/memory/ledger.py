@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -12,8 +13,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from agentevolve.memory.keys import Shelved, distinctive, key_id
+from agentevolve.memory.provenance import holds, line_of
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Entry
+from agentevolve.redact import redacted
 from agentevolve.run.journal import Journal
 
 Shelf = tuple[str, str]  # (env, kind): what one index collection holds
@@ -24,7 +27,7 @@ class Ledger:
 
     As of round r an entry is there if it was added at a round <= r and not retired at a round <= r. A text of one env and kind
     is kept once: what says the same again becomes a further key and further sources of the entry that is there. What was
-    forgotten does not come back.
+    forgotten does not come back; what this user's key has not signed is set aside.
     Raises AgentevolveError naming file and line when the journal is damaged.
     """
 
@@ -36,6 +39,7 @@ class Ledger:
         self._whys: dict[str, str] = {}
         self._kept: dict[str, str] = {}  # the id of what said the same again: the id of the entry
         self._forgotten: set[str] = set()
+        self._aside: dict[str, Entry] = {}  # not signed by this user: never recalled
         self._again: dict[str, list[Entry]] = {}  # the id of an entry: what said the same again
         self._texts: dict[str, str] = {}  # what is told, of those that are there: the id of the entry
         self._shelves: dict[Shelf, Shelved] = {}
@@ -51,13 +55,13 @@ class Ledger:
         with self._lock:
             made: dict[str, tuple[Entry, str]] = {}  # by id: the entry, and the id of one that says the same
             said: dict[str, str] = {}
-            for entry in entries:
+            for entry in map(_hidden, entries):
                 if not any(entry.id in known for known in (self._entries, self._kept, self._forgotten, made)):
                     told = _told(entry)
                     made[entry.id] = entry, (self._texts.get(told) or said.get(told, "")) if entry.sources else ""
                     said.setdefault(told, entry.id)
             if made:
-                self._journal.append(*(_line(entry, kept) for entry, kept in made.values()))
+                self._journal.append(*(line_of(entry, kept) for entry, kept in made.values()))
             new: dict[Shelf, dict[str, str] | None] = {}
             for entry, kept in made.values():
                 shelf, anew = (entry.env, entry.kind), self._keep(entry, kept)
@@ -102,6 +106,11 @@ class Ledger:
             return entry
         sources = dict.fromkeys([*entry.sources, *(source for one in again for source in one.sources)])
         return entry.model_copy(update={"sources": tuple(sources)})
+
+    def aside(self) -> list[Entry]:
+        """The entries that this user's key has not signed: edited, planted, or from elsewhere. Nobody is shown them."""
+        with self._lock:
+            return list(self._aside.values())
 
     def retired(self, entry_id: str) -> int | None:
         """The round at which the entry was retired, if it was."""
@@ -166,6 +175,7 @@ class Ledger:
         return {
             "entries": len(present),
             "retired": len(self._retired),
+            "set_aside": len(self._aside),
             "by_kind": dict(sorted(Counter(entry.kind for entry in present).items())),
             "by_env": dict(sorted(Counter(entry.env for entry in present).items())),
             "by_round": dict(sorted(Counter(entry.round for entry in present).items())),
@@ -193,6 +203,9 @@ class Ledger:
 
     def _replay(self, line: dict[str, Any], where: str) -> None:
         match line:
+            case {"op": "add" | "again", "entry": dict() as fields} if not holds(line):
+                entry = _entry(fields, where)
+                self._aside.setdefault(entry.id, entry)
             case {"op": "add", "entry": dict() as fields}:
                 entry = _entry(fields, where)
                 if entry.id not in self._entries:
@@ -201,6 +214,8 @@ class Ledger:
                 entry = _entry(fields, where)
                 if entry.id not in self._kept:
                     self._keep(entry, kept)
+            case {"op": "retire", "id": str() as entry_id} if entry_id in self._aside:
+                pass
             case {"op": "forget", "id": str() as entry_id}:
                 self._forgotten.add(entry_id)
             case {"op": "retire", "id": str() as entry_id, "round": int() as round} if entry_id in self._entries:
@@ -210,9 +225,11 @@ class Ledger:
                 raise AgentevolveError(f"{where}: not a line of a memory: expected {known}")
 
 
-def _line(entry: Entry, kept: str) -> dict[str, Any]:
+def _hidden(entry: Entry) -> Entry:
+    """The entry as it is written: its secrets hidden."""
     fields = entry.model_dump(exclude_defaults=True)
-    return {"op": "again", "id": kept, "entry": fields} if kept else {"op": "add", "entry": fields}
+    clean = redacted(fields)
+    return entry if clean == json.loads(json.dumps(fields)) else Entry.model_validate(clean)
 
 
 def _told(entry: Entry) -> str:

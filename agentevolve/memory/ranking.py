@@ -31,7 +31,7 @@ class Words:
         return [id for _, id in sorted(hits)]
 
     def _tokens(self, texts: list[str]) -> object:
-        return self._bm25s.tokenize(texts, stopwords=None, show_progress=False)
+        return self._bm25s.tokenize(texts, token_pattern=r"\w+", stopwords=None, show_progress=False)
 
 
 def fused(*rankings: Sequence[str]) -> list[str]:

@@ -18,8 +18,10 @@ READER = """
 import os, sys, tempfile
 from pathlib import Path
 from agentevolve.memory import HashEmbedder, open_memory, read_memory
+from agentevolve.records import Entry
 with tempfile.TemporaryDirectory() as warm, open_memory(Path(warm), embedder=HashEmbedder()) as memory:
-    memory.search("x", 1)  # whatever Chroma imports late may lie where only root can read
+    memory.add([Entry(id="x", kind="demo", key="x", text="x", env="x")])  # the key, as whatever Chroma imports late,
+    memory.search("x", 1)  # may lie where only root can read
 if os.geteuid() == 0:
     os.seteuid(65534)  # as root, permissions bind nobody
 for _ in range(int(sys.argv[1])):

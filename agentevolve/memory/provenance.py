@@ -1,0 +1,82 @@
+"""Who wrote an entry: each line of a memory's journal that adds one carries a signature under a key that lies outside every run.
+
+Only signed entries are recalled. What was edited, planted or copied from elsewhere is not signed by this user's key: it is set
+aside, listed by `memory audit`, and taken in only when it is imported. A filter that looks at the text alone can prove nothing
+(2606.12703). The limit: what a world says becomes part of attempts that we sign ourselves, so a signature vouches for who
+wrote an entry, not for what is in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from agentevolve.protocols import AgentevolveError
+from agentevolve.records import Entry
+from agentevolve.redact import redacted
+
+VARIABLE = "AGENTEVOLVE_KEY_FILE"
+SIZE = 32  # bytes of the key
+
+
+def line_of(entry: Entry, again: str = "") -> dict[str, Any]:
+    """The journal's line that adds the entry, or says that it tells the same as the entry `again`: secrets hidden, signed."""
+    fields = redacted(entry.model_dump(mode="json", exclude_defaults=True))
+    about = {"op": "again", "id": again} if again else {"op": "add"}
+    return {**about, "entry": fields, "signed": _signature(fields, again)}
+
+
+def holds(line: dict[str, Any]) -> bool:
+    """Whether the line that adds an entry was signed with this user's key and is still what was signed."""
+    signed, again = line.get("signed"), str(line.get("id", ""))
+    return isinstance(signed, str) and hmac.compare_digest(signed.encode(), _signature(line["entry"], again).encode())
+
+
+def key_file() -> Path:
+    """Where the key lies: `$AGENTEVOLVE_KEY_FILE`, else in the user's data folder."""
+    if named := os.environ.get(VARIABLE):
+        return Path(named).expanduser()
+    import platformdirs
+
+    return platformdirs.user_data_path("agentevolve") / "memory.key"
+
+
+def _signature(fields: dict[str, Any], again: str) -> str:
+    text = json.dumps([again, fields], sort_keys=True, separators=(",", ":"))
+    return hmac.new(_key(key_file()), text.encode(), hashlib.sha256).hexdigest()
+
+
+@functools.cache
+def _key(path: Path) -> bytes:
+    """The key, made at the first need, for this user's eyes only."""
+    try:
+        if not path.is_file():
+            _make(path)
+        key = bytes.fromhex(path.read_text("ascii").strip())
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no key"
+        raise AgentevolveError(f"{path}: cannot use the key that memories are signed with: {why}; set {VARIABLE}") from None
+    if len(key) != SIZE:
+        raise AgentevolveError(f"{path}: cannot use the key that memories are signed with: it is no key; set {VARIABLE}")
+    return key
+
+
+def _make(path: Path) -> None:
+    """Write a new key, unless another process was quicker; it is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(SIZE) + "\n")
+        with contextlib.suppress(FileExistsError):
+            os.link(scratch, path)
+    finally:
+        scratch.unlink()
