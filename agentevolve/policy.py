@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, JsonValue
 
@@ -28,11 +28,16 @@ class Recall(Record):
     shown with the nearest last. An attempt that does not fit is shortened in its middle.
 
     as_turns    earlier attempts are shown as the turns that they were, before the task; else, as all the rest is, as text
-    difference  of two equally near entries the one less like those already chosen is taken: the weight of likeness, in [0, 1]
-                (maximal marginal relevance, Carbonell & Goldstein 1998)
-    words       nearness by meaning is fused with nearness by words (BM25), half and half by ranks
     when        the nearest are looked up at the "start", at "each" turn by what is seen, or when "stuck" in a state seen before
     shuffled    the control arm: as many `own` and `nearest` entries, drawn at random from those that would *not* be taken
+
+    Of the nearest, those are taken one by one that have the greatest
+
+        (1 - difference) · (near + credit · gain + recency · 0.5^age) - difference · (cosine to the likest one taken)
+
+    where `near` is the cosine to the task's text, or with `words` the place in the ranking by cosine and by words (BM25) fused;
+    `gain` what the entry was worth so far (memory/credit.py), `age` its rounds behind the youngest of them. The term of
+    difference is maximal marginal relevance (Carbonell & Goldstein 1998). Each weight is 0 unless it is given.
     """
 
     whole: tuple[Kind, ...] = ()
@@ -42,8 +47,14 @@ class Recall(Record):
     as_turns: bool = True
     difference: Share = 0.0
     words: bool = False
+    credit: Share = 0.0
+    recency: Share = 0.0
     when: Literal["start", "each", "stuck"] = "start"
     shuffled: bool = False
+
+    def ranking(self) -> dict[str, Any]:
+        """The weights of the ranking, as `Memory.recall` takes them."""
+        return self.model_dump(include={"difference", "words", "credit", "recency"})
 
 
 def _hidden(headers: dict[str, str]) -> dict[str, str]:

@@ -130,8 +130,10 @@ class Memory(Protocol):
         skip: Callable[[Entry], bool] | None = None,
         difference: float = 0.0,
         words: bool = False,
+        credit: float = 0.0,
+        recency: float = 0.0,
     ) -> list[tuple[Entry, float]]:
         """The k entries of `env` and `kind` nearest to `query`, nearest first, with their cosine similarity.
 
-        Those that `skip` says yes to are passed over; `difference` and `words` are as `Recall` has them.
+        Those that `skip` says yes to are passed over; the rest is as `Recall` has it.
         """

@@ -31,7 +31,11 @@ MEMORY: dict[str, Callable[..., None]] = {
     "why": memory.why,
     "trace": memory.trace,
     "diff": memory.diff,
+    "curate": memory.curate,
     "forget": memory.forget,
+    "export": memory.export,
+    "import": memory.import_entries,
+    "audit": memory.audit,
     "stats": memory.stats,
     "rebuild": memory.rebuild,
 }

@@ -155,6 +155,73 @@ def forget(
     show([one.model_dump(mode="json") for one in found], as_json, lambda: tables.forgotten(found))
 
 
+def export(
+    folder: Folder,
+    file: Annotated[Path, typer.Argument(help="A new file.")],
+    kind: Kind = None,
+    env: Env = None,
+    as_of: Annotated[int | None, typer.Option(help="As it was after this round.")] = None,
+) -> None:
+    """Write the entries, or some of them, into one file."""
+    from agentevolve.memory.folder import memory_folder
+    from agentevolve.memory.move import write_entries
+
+    count = write_entries(memory_folder(folder), file, as_of=as_of, kind=kind, env=env)
+    print(f"{file}: {count} entries")
+
+
+def import_entries(
+    folder: Annotated[Path, typer.Argument(help="A memory folder, there or new, or a run that has one.")],
+    source: Annotated[Path, typer.Argument(help="An exported file, or another memory's folder.")],
+    vouch: Annotated[bool, typer.Option("--vouch", help="Take in what your key has not signed, too, and sign it.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Add the entries of an exported file or another memory."""
+    from agentevolve.memory import open_memory
+    from agentevolve.memory.folder import memory_folder
+    from agentevolve.memory.move import take_in
+
+    place = memory_folder(folder) if folder.exists() else folder
+    with open_memory(place) as memory:
+        found = take_in(memory, source, vouched=vouch)
+    more = f", {found.unsigned} left out: your key has not signed them (look at them, then --vouch)" if found.unsigned else ""
+    show(found.model_dump(mode="json"), as_json, lambda: [f"{folder}: {found.added} added, {found.known} known already{more}"])
+
+
+def audit(folder: Folder, as_json: Json = False) -> None:
+    """List what is odd: entries that your key has not signed, orders, markers, addresses, coded or invisible text, secrets."""
+    from agentevolve.cli import tables
+    from agentevolve.memory import read_ledger
+    from agentevolve.memory.audit import audit
+    from agentevolve.memory.folder import memory_folder
+
+    found = audit(read_ledger(memory_folder(folder)))
+    show([one.model_dump(mode="json") for one in found], as_json, lambda: tables.findings(found))
+
+
+def curate(
+    folder: RunFolder,
+    budget: Annotated[int | None, typer.Option(min=1, help="Entries that a world keeps.")] = None,
+    alike: Annotated[
+        float, typer.Option(min=0.0, help="Cosine of two texts from which they are merged (above 1: never).")
+    ] = 0.97,
+    as_json: Json = False,
+) -> None:
+    """Retire what credibly does harm, merge what says nearly the same, and keep a world's memory within a budget."""
+    from agentevolve.cli import tables
+    from agentevolve.memory import open_memory
+    from agentevolve.memory.curate import curate
+    from agentevolve.memory.folder import memory_folder
+    from agentevolve.memory.lineage import runs_of
+
+    done = []
+    for run in runs_of(folder):
+        with open_memory(memory_folder(run.folder), create=False) as memory:
+            last = max((one.round for one in memory.entries()), default=1)
+            done += curate(memory, run.trajectories.values(), last, alike=alike, budget=budget)
+    show([one.model_dump(mode="json") for one in done], as_json, lambda: tables.curated(done))
+
+
 def stats(folder: Folder, as_json: Json = False) -> None:
     """Count the entries by kind, environment and round."""
     from agentevolve.cli import tables

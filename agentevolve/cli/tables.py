@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from agentevolve.evaluate.table import plain
 from agentevolve.load import TaskSet, extra
 from agentevolve.loop.forecast import Forecast, Spending
+from agentevolve.memory.audit import Finding
+from agentevolve.memory.curate import Curated
 from agentevolve.memory.forget import Forgotten
 from agentevolve.memory.lineage import Change, Lineage, Thought
 from agentevolve.records import Entry
@@ -151,6 +153,19 @@ def changes(found: Sequence[Change]) -> list[Table | Text]:
     """What came and went, one a row."""
     rows = [(one.what, str(one.round), one.kind, one.id, _clean(one.why), plain(one.text)) for one in found]
     return [_table(("what", "round", "kind", "id", "why", "text"), rows)]
+
+
+def findings(found: Sequence[Finding]) -> list[Table | Text]:
+    """What is odd about entries, one a row."""
+    rows = [(one.id, one.kind, _clean(one.what), plain(one.where)) for one in found]
+    return [_table(("id", "kind", "what is odd", "where"), rows)]
+
+
+def curated(found: Sequence[Curated]) -> list[Table | Text]:
+    """What became of entries, one a row."""
+    return [
+        _table(("id", "what", "why", "now part of"), [(one.id, one.what, _clean(one.why), one.merged or "–") for one in found])
+    ]
 
 
 def forgotten(found: Sequence[Forgotten]) -> list[Table | Text]:

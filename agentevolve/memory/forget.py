@@ -162,7 +162,9 @@ def _out_of_memory(memory: Path, lines: list[dict[str, Any]], gone: set[str]) ->
     heirs: dict[str, str] = {}  # who says the same as one that is gone takes its place
     kept = []
     for line in lines:
-        id = line["entry"]["id"] if "entry" in line else line["id"]
+        if line["op"] == "worth":
+            line = line | {"gains": {id: gain for id, gain in line["gains"].items() if id not in gone}}
+        id = line["entry"]["id"] if "entry" in line else line.get("id", "")
         if id in gone:
             continue
         if line["op"] == "again" and (line["id"] in gone or line["id"] in heirs):

@@ -6,7 +6,7 @@ import hashlib
 import json
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class Ledger:
         self._whys: dict[str, str] = {}
         self._kept: dict[str, str] = {}  # the id of what said the same again: the id of the entry
         self._forgotten: set[str] = set()
+        self._gains: dict[str, list[tuple[int, float]]] = {}
         self._aside: dict[str, Entry] = {}  # not signed by this user: never recalled
         self._again: dict[str, list[Entry]] = {}  # the id of an entry: what said the same again
         self._texts: dict[str, str] = {}  # what is told, of those that are there: the id of the entry
@@ -99,13 +100,34 @@ class Ledger:
         entry = self._entries.get(self._kept.get(entry_id, entry_id))
         return entry and self.seen(entry)
 
+    def said(self, entry_id: str, as_of: int | None = None) -> list[Entry]:
+        """The entry as it was added, and what said the same again, as of a round."""
+        with self._lock:
+            again = [one for one in self._again.get(entry_id, ()) if as_of is None or one.round <= as_of]
+            return [self._entries[entry_id], *again]
+
     def seen(self, entry: Entry, as_of: int | None = None) -> Entry:
         """The entry with all its sources, those of what said the same again too, as of a round."""
-        again = [one for one in self._again.get(entry.id, ()) if as_of is None or one.round <= as_of]
+        _, *again = self.said(entry.id, as_of)
         if not again:
             return entry
         sources = dict.fromkeys([*entry.sources, *(source for one in again for source in one.sources)])
         return entry.model_copy(update={"sources": tuple(sources)})
+
+    def note(self, gains: Mapping[str, float], round: int) -> None:
+        """Write down what entries were worth as of `round`: the gain of each, in [-1, 1]."""
+        with self._lock:
+            known = {id: float(f"{gain:.4f}") for id, gain in sorted(gains.items()) if id in self._entries}
+            new = {id: gain for id, gain in known.items() if (round, gain) not in self._gains.get(id, [])}
+            if new:
+                self._journal.append({"op": "worth", "round": round, "gains": new})
+            for id, gain in new.items():
+                self._gains.setdefault(id, []).append((round, gain))
+
+    def gain(self, entry_id: str, as_of: int | None = None) -> float:
+        """What the entry was worth when it was last written down, now or as of a round; 0 if it never was."""
+        found = [gain for round, gain in self._gains.get(entry_id, ()) if as_of is None or round <= as_of]
+        return found[-1] if found else 0.0
 
     def aside(self) -> list[Entry]:
         """The entries that this user's key has not signed: edited, planted, or from elsewhere. Nobody is shown them."""
@@ -216,12 +238,15 @@ class Ledger:
                     self._keep(entry, kept)
             case {"op": "retire", "id": str() as entry_id} if entry_id in self._aside:
                 pass
+            case {"op": "worth", "round": int() as round, "gains": dict() as gains}:
+                for id, gain in gains.items():
+                    self._gains.setdefault(id, []).append((round, float(gain)))
             case {"op": "forget", "id": str() as entry_id}:
                 self._forgotten.add(entry_id)
             case {"op": "retire", "id": str() as entry_id, "round": int() as round} if entry_id in self._entries:
                 self._retire(entry_id, round, str(line.get("why", "")))
             case _:
-                known = '"add" of an entry, "again" or "retire" of a known id, or "forget"'
+                known = '"add" of an entry, "again" or "retire" of a known id, "worth" or "forget"'
                 raise AgentevolveError(f"{where}: not a line of a memory: expected {known}")
 
 

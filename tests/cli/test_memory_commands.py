@@ -129,3 +129,24 @@ def test_what_needs_a_run_says_so(ask, run):
     for words in (("why", "r/memory", "x"), ("trace", "r/memory", "x")):
         code, _, err = ask("memory", *words)
         assert code == 2 and "r/memory: not a run" in err and err.count("\n") == 1
+
+
+def test_export_import_audit_and_forget(ask, run, tmp_path):
+    code, out, _ = ask("memory", "export", "r", "out.jsonl", "--kind", "demo")
+    assert (code, out) == (0, "out.jsonl: 2 entries\n")
+    assert told(ask, "import", "other", "out.jsonl") == {"added": 2, "known": 0, "unsigned": 0}
+    code, out, _ = ask("memory", "import", "other", "r/memory")
+    assert code == 0 and "2 added, 2 known already" in out
+    assert told(ask, "audit", "other") == [
+        {"id": "i", "kind": "insight", "what": "says of no attempt that it came from it", "where": ""}
+    ]
+    assert ask("memory", "audit", "r")[0] == 0
+    id = next(one.id for one in run.trajectories.values() if one.task.id == TASKS[0].id)
+    code, out, _ = ask("memory", "forget", "r", id)
+    assert code == 0 and "adapters" in out
+    assert {one["id"] for one in told(ask, "list", "r")} == {f"demo/1/acquire/{TASKS[2].id}/0", "i"}
+    for words in ((), (id, "--task", "x")):
+        code, _, err = ask("memory", "forget", "r", *words)
+        assert code == 2 and "name one thing to forget" in err
+    code, _, err = ask("memory", "export", "r", "out.jsonl")
+    assert code == 2 and "exists already" in err
