@@ -6,7 +6,7 @@ import errno
 import random
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +18,7 @@ from agentevolve.memory import open_memory, read_memory
 from agentevolve.models.lite import open_model
 from agentevolve.models.manner import Manner, how_said
 from agentevolve.models.stand_ins import ScriptedModel
+from agentevolve.models.usage import tokens_of
 from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError, Memory, Model, ModelError
 from agentevolve.records import Task, Trajectory, Usage, lost_reason
@@ -132,6 +133,12 @@ def parts(policy: Policy, run: Run) -> tuple[Model | None, Memory | None]:
         )
 
     return run.part("model", f"{policy.model} {policy.api_base} {adapter} {policy.threads}", make), memory
+
+
+def counter(policy: Policy, run: Run) -> Callable[[str], int]:
+    """What counts a text's tokens as the policy's model does: what is written to be recalled has to fit by the same measure."""
+    model, _ = parts(policy, run)
+    return model.count if model else tokens_of
 
 
 def _manner(model: str, run: Run) -> Manner:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from agentevolve.act.asking import ask
 from agentevolve.act.prompting import render, transcript
+from agentevolve.act.rollout import counter
 from agentevolve.memory import EntryMemory
 from agentevolve.policy import Policy
 from agentevolve.records import Entry, Trajectory
@@ -82,17 +83,16 @@ def added(
     return held
 
 
-def trusted(bullets: Sequence[Entry], tokens: int) -> list[Entry]:
-    """Those that have not harmed more than helped, of each environment as many as fit into `tokens`.
+def trusted(bullets: Sequence[Entry], policy: Policy, run: Run) -> list[Entry]:
+    """Those that have not harmed more than helped, of each environment as many as fit into what the policy recalls.
 
     The best by how often they helped less how often they harmed go first, then the youngest; the order stays.
     """
     good = [bullet for bullet in bullets if _net(bullet) >= 0]
-    room = dict.fromkeys((bullet.env for bullet in good), 4 * tokens)
-    kept = set()
+    room, count, kept = dict.fromkeys((bullet.env for bullet in good), policy.recall.tokens), counter(policy, run), set()
     for bullet in sorted(good, key=lambda one: (-_net(one), -one.round)):
-        if len(bullet.text) <= room[bullet.env]:
-            room[bullet.env] -= len(bullet.text)
+        if (size := count(bullet.text)) <= room[bullet.env]:
+            room[bullet.env] -= size
             kept.add(bullet.id)
     return [bullet for bullet in good if bullet.id in kept]
 

@@ -9,12 +9,11 @@ from pathlib import Path
 
 from agentevolve.act.prompting import conversation
 from agentevolve.act.recall import Asked, at_start
-from agentevolve.act.rollout import parts
+from agentevolve.act.rollout import counter, parts
 from agentevolve.local import catalog
 from agentevolve.local.adapter import read_adapter
 from agentevolve.local.rows import account
 from agentevolve.local.train import LoraSettings, TrainResult, rows_of, train_lora
-from agentevolve.models.usage import tokens_of
 from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Example, Trajectory, Usage
@@ -43,11 +42,10 @@ def recalling(trajectories: Sequence[Trajectory], policy: Policy, run: Run) -> l
 
     What they recalled themselves gives way. A policy without memory changes nothing.
     """
-    model, memory = parts(policy, run)
+    _, memory = parts(policy, run)
     if memory is None:
         return list(trajectories)
-    count = model.count if model else tokens_of
-    made = []
+    count, made = counter(policy, run), []
     for one in trajectories:
         rng = run.rng("recalling", one.id)
         found = at_start(memory, Asked(policy, one.task, one.prompt, rng, bool(one.actions), True, count))
