@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 Split = Literal["train", "val", "test"]
-Kind = Literal["demo", "case", "reflection", "insight", "workflow", "skill", "sheet"]
+Kind = Literal["demo", "case", "reflection", "insight", "workflow", "skill", "sheet", "item"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 SAID = 200  # characters of why an attempt was lost
 SOLVED = 1.0 - 1e-9  # the reward from which an attempt counts as a success
@@ -192,7 +192,8 @@ class Entry(Record):
 
     A demo and a case also have the attempt that they tell of, as it was `lived`.
     A demo is a solved attempt, a case any attempt with its outcome, a reflection a lesson from a failed one, an insight a rule
-    over several, a workflow a reusable procedure, a skill a verified program of actions, a sheet one text that is rewritten.
+    over several, a workflow a reusable procedure, a skill a verified program of actions, a sheet one text that is rewritten,
+    an item a value that another agent keeps (doors/store.py).
     `task` is the id of the task that it is about (empty: about many); `counts` are votes or uses by name.
     """
 

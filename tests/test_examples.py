@@ -82,3 +82,17 @@ def test_the_quickstart_in_small(tmp_path):
     assert (tmp_path / "run" / "report.png").stat().st_size > 0
     assert (tmp_path / "run" / "adapters" / "round-1" / "adapter.gguf").is_file()
     assert "gate, round 1:" in done.stderr
+
+
+def test_an_agent_that_is_not_ours_remembers_through_the_store(tmp_path, smollm2):
+    def says(text: str) -> str:
+        command = [sys.executable, str(EXAMPLES / "remembering.py"), text]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    assert says("I live in Rome.") and "Rom" in says("Where do I live?")  # the 135M model may answer in Italian
+    listed = agentevolve("memory", "list", str(tmp_path / "notes"), "--json")
+    (kept,) = json.loads(listed.stdout)
+    assert kept["kind"] == "item" and json.loads(kept["text"])["value"] == {"text": "I live in Rome."}
+    assert (EXAMPLES / "remembering.py").read_text().count("\n") <= 40

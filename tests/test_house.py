@@ -33,7 +33,7 @@ LAYERS = (
     ("evaluate",),
     ("update",),
     ("methods",),
-    ("loop", "survey"),
+    ("loop", "survey", "doors"),
     ("cli",),
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
@@ -91,9 +91,9 @@ def test_environments_know_records_and_protocols_alone(path):
     assert shared, "an environment may share what is in support, not another environment"
 
 
-def test_only_the_agent_imports_langgraph():
+def test_only_the_agent_and_the_doors_import_langgraph():
     users = {room(path) for path in MODULES if any(name.split(".")[0] == "langgraph" for name in imported(path))}
-    assert users == {"act"}
+    assert users == {"act", "doors"}
 
 
 @pytest.mark.parametrize("module", ["agentevolve", "agentevolve.cli.main", "agentevolve.config", "agentevolve.load"])

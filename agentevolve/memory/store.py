@@ -72,6 +72,10 @@ class EntryMemory:
         self._check(writing=True)
         self._ledger.note(gains, round)
 
+    def get(self, id: str) -> Entry | None:
+        """The entry of that id, retired or not; also by the id of what said the same again."""
+        return self._ledger.get(id)
+
     def entries(self, as_of: int | None = None, kind: str | None = None, env: str | None = None) -> list[Entry]:
         """The entries that are there now, or as of a round (added and not retired at a round <= as_of), oldest first."""
         return self._ledger.entries(as_of, kind, env)

@@ -100,11 +100,15 @@ def test_a_world_that_is_not_there_is_one_line(ask, tmp_path):
         assert "there is no 'Tunnel' in worlds; known: " in refused(ask, tmp_path, *words)
 
 
-def test_a_memory_of_another_embedding_model_is_refused(ask, tmp_path):
+def test_a_memory_is_searched_with_what_it_was_made_with_and_refused_if_that_is_another_now(ask, tmp_path):
     task_file(tmp_path)
     open_memory(tmp_path / "memory", embedder=HashEmbedder()).close()
-    answer = refused(ask, tmp_path, "run", "corridor.yaml", "--model", "random", "--memory", "memory")
-    assert "made with hash-64" in answer and "cannot be searched with sentence-transformers/all-MiniLM-L6-v2" in answer
+    words = ("run", "corridor.yaml", "--model", "random", "--memory", "memory", "--limit", "1", "--quiet")
+    assert ask(*words, "--out", "r")[0] == 0
+    about = tmp_path / "memory" / "memory.json"
+    about.write_text(about.read_text().replace(HashEmbedder.identity, "another hash"))
+    answer = refused(ask, tmp_path, *words, "--out", "s")
+    assert "made with hash-64 (another hash)" in answer and "cannot be searched with hash-64" in answer
 
 
 def test_a_damaged_journal_is_named_by_file_and_line_and_left_alone(ask, tmp_path):
