@@ -36,6 +36,7 @@ MEMORY: dict[str, Callable[..., None]] = {
     "export": memory.export,
     "import": memory.import_entries,
     "audit": memory.audit,
+    "serve": memory.serve,
     "stats": memory.stats,
     "rebuild": memory.rebuild,
 }

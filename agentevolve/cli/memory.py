@@ -222,6 +222,20 @@ def curate(
     show([one.model_dump(mode="json") for one in done], as_json, lambda: tables.curated(done))
 
 
+def serve(
+    folder: Folder,
+    http: Annotated[int | None, typer.Option(min=1, max=65535, help="A port of 127.0.0.1 (default: stdio).")] = None,
+) -> None:
+    """Serve the memory, for reading, to MCP clients: search_memory, show_entry, why."""
+    from agentevolve.doors.mcp import server
+
+    made = server(folder)
+    if http is None:
+        made.run("stdio")
+    else:
+        made.run("streamable-http", host="127.0.0.1", port=http)
+
+
 def stats(folder: Folder, as_json: Json = False) -> None:
     """Count the entries by kind, environment and round."""
     from agentevolve.cli import tables

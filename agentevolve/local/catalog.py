@@ -198,13 +198,13 @@ def architecture(model: LocalModel) -> str:
     return files.field(files.reader(folder / gguf), "general.architecture")
 
 
+@functools.cache
 def special_tokens(model: LocalModel) -> tuple[str, ...]:
     """The control tokens of the model's tokenizer, as text. Those of a GGUF are kept in the cache: its reading takes a while."""
     with _READING:  # one thread reads it: several would each take as long as all together
         return _special_tokens(model)
 
 
-@functools.cache
 def _special_tokens(model: LocalModel) -> tuple[str, ...]:
     if model.folder is not None:
         return files.added_tokens(model.folder)
