@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, JsonValue
 
-from agentevolve.records import Kind, PolicyStamp, Record, Usage
+from agentevolve.records import Kind, PolicyStamp, Ranking, Record, Usage
 from agentevolve.redact import secret, secret_in
 
 SECRET = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)  # in the name of a header
@@ -20,7 +20,7 @@ def _one_demo() -> dict[Kind, int]:
     return {"demo": 1}
 
 
-class Recall(Record):
+class Recall(Ranking):
     """What of memory is shown to the agent: how many entries of each kind, within `tokens` (the model's own, where known).
 
     `whole` kinds are shown with all their entries, oldest first; of `own` kinds the youngest that are about this very task;
@@ -31,13 +31,7 @@ class Recall(Record):
     when        the nearest are looked up at the "start", at "each" turn by what is seen, or when "stuck" in a state seen before
     shuffled    the control arm: as many `own` and `nearest` entries, drawn at random from those that would *not* be taken
 
-    Of the nearest, those are taken one by one that have the greatest
-
-        (1 - difference) · (near + credit · gain + recency · 0.5^age) - difference · (cosine to the likest one taken)
-
-    where `near` is the cosine to the task's text, or with `words` the place in the ranking by cosine and by words (BM25) fused;
-    `gain` what the entry was worth so far (memory/credit.py), `age` its rounds behind the youngest of them. The term of
-    difference is maximal marginal relevance (Carbonell & Goldstein 1998). Each weight is 0 unless it is given.
+    Which are the nearest is for the `Ranking` to say: by the cosine alone, unless its weights are given.
     """
 
     whole: tuple[Kind, ...] = ()
@@ -45,16 +39,8 @@ class Recall(Record):
     nearest: dict[Kind, Count] = Field(default_factory=_one_demo)
     tokens: Count = 500
     as_turns: bool = True
-    difference: Share = 0.0
-    words: bool = False
-    credit: Share = 0.0
-    recency: Share = 0.0
     when: Literal["start", "each", "stuck"] = "start"
     shuffled: bool = False
-
-    def ranking(self) -> dict[str, Any]:
-        """The weights of the ranking, as `Memory.recall` takes them."""
-        return self.model_dump(include={"difference", "words", "credit", "recency"})
 
 
 def _hidden(headers: dict[str, str]) -> dict[str, str]:

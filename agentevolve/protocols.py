@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from agentevolve.records import Entry, Message, Task, Usage
+from agentevolve.records import NEAREST, Entry, Message, Ranking, Task, Usage
 
 
 class AgentevolveError(Exception):
@@ -128,12 +128,9 @@ class Memory(Protocol):
         as_of: int | None = None,
         kind: str = "demo",
         skip: Callable[[Entry], bool] | None = None,
-        difference: float = 0.0,
-        words: bool = False,
-        credit: float = 0.0,
-        recency: float = 0.0,
+        ranking: Ranking = NEAREST,
     ) -> list[tuple[Entry, float]]:
         """The k entries of `env` and `kind` nearest to `query`, nearest first, with their cosine similarity.
 
-        Those that `skip` says yes to are passed over; the rest is as `Recall` has it.
+        Those that `skip` says yes to are passed over.
         """

@@ -214,6 +214,25 @@ class Entry(Record):
         return self.task == task or any(source.rpartition("/")[0].endswith(f"/{task}") for source in self.sources)
 
 
+class Ranking(Record):
+    """Which of the entries near to a text are taken. One by one, those that have the greatest
+
+        (1 - difference) · (near + credit · gain + recency · 0.5^age) - difference · (cosine to the likest one taken)
+
+    where `near` is the cosine to the text, or with `words` the place in the ranking by cosine and by words (BM25) fused; `gain`
+    what the entry was worth so far (memory/credit.py), `age` its rounds behind the youngest of them. The term of difference is
+    maximal marginal relevance (Carbonell & Goldstein 1998). Weights are in [0, 1].
+    """
+
+    difference: float = Field(default=0.0, ge=0.0, le=1.0)
+    words: bool = False
+    credit: float = Field(default=0.0, ge=0.0, le=1.0)
+    recency: float = Field(default=0.0, ge=0.0, le=1.0)
+
+
+NEAREST = Ranking()  # by the cosine alone
+
+
 class Example(Record):
     """One training row: a conversation of which only the last assistant messages from `prompt` on are learnt.
 

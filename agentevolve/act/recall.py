@@ -130,7 +130,7 @@ def _nearest(memory: Memory, asked: Asked, before: Collection[str]) -> Iterator[
         if not k:
             continue
         more = 0 if recall.shuffled else TOLD
-        ranked = memory.recall(asked.query, env=env, k=k + more, as_of=as_of, kind=kind, skip=skip, **recall.ranking())
+        ranked = memory.recall(asked.query, env=env, k=k + more, as_of=as_of, kind=kind, skip=skip, ranking=recall)
         if recall.shuffled:
             taken = {entry.id for entry, _ in ranked}
             others = [one for one in memory.entries(as_of, kind, env) if one.id not in taken and not skip(one)]

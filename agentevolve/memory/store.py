@@ -17,7 +17,7 @@ from agentevolve.memory.folder import ABOUT, INDEX, JOURNAL, about, check_model,
 from agentevolve.memory.ledger import Ledger, Shelf
 from agentevolve.memory.ranking import Words, differing, fused
 from agentevolve.protocols import AgentevolveError
-from agentevolve.records import Entry
+from agentevolve.records import NEAREST, Entry, Ranking
 from agentevolve.run.lock import LOCK, Lock
 
 if TYPE_CHECKING:
@@ -89,36 +89,24 @@ class EntryMemory:
         as_of: int | None = None,
         kind: str = "demo",
         skip: Callable[[Entry], bool] | None = None,
-        difference: float = 0.0,
-        words: bool = False,
-        credit: float = 0.0,
-        recency: float = 0.0,
+        ranking: Ranking = NEAREST,
     ) -> list[tuple[Entry, float]]:
         """The k entries of `env` and `kind` nearest to `query`, nearest first, with their cosine similarity in [-1, 1].
 
         What all keys of a shelf share is not compared. Entries that are equally near come in the order of their ids, so the
-        same memory gives the same answer; those that `skip` says yes to are passed over. The rest is as `Recall` has it: of the
-        nearest 8 k, the k best by its formula come in the order in which they were chosen. The search is approximate: of the
-        true five nearest among 10,000 random vectors, the hardest case, 0.99 were found.
+        same memory gives the same answer; those that `skip` says yes to are passed over. By a `ranking` with weights, the k best
+        of the nearest 8 k come in the order in which they are taken. The search is approximate: of the true five nearest among
+        10,000 random vectors, the hardest case, 0.99 were found.
         """
         index, shelf = self._ready(), (env, kind)
         asked = self._ledger.asked(query, env)
         vector = self._embedder.embed([asked])[0]
-        wanted = POOL * k if difference or words or credit or recency else k
+        weighed = ranking.difference or ranking.credit or ranking.recency
+        wanted = POOL * k if weighed or ranking.words else k
         found = self._nearest(index, shelf, vector, wanted, as_of, skip)
-        if words and found:
+        if ranking.words and found:
             found = self._with_words(index, shelf, asked, vector, found, wanted, as_of, skip)
-        if (difference or credit or recency) and len(found) > 1:
-            rows = index.vectors(shelf, [self._ledger.indexed(shelf, entry) for entry, _ in found])
-            newest = max(entry.round for entry, _ in found)
-            worth = [
-                (1 - place / len(found) if words else nearness)
-                + credit * self._ledger.gain(entry.id, as_of)
-                + recency * 0.5 ** (newest - entry.round)
-                for place, (entry, nearness) in enumerate(found)
-            ]
-            found = [found[place] for place in differing(worth, rows, k, difference)]
-        return found[:k]
+        return self._ranked(index, shelf, found, k, as_of, ranking) if weighed else found[:k]
 
     def search(self, query: str, k: int, *, kind: str | None = None, env: str | None = None) -> list[tuple[Entry, float]]:
         """The k entries found for `query` over all environments and kinds, or some, with the cosine similarity of their keys.
@@ -239,6 +227,22 @@ class EntryMemory:
                 return found[:k]
             n *= 2
         return []
+
+    def _ranked(
+        self, index: Index, shelf: Shelf, found: list[tuple[Entry, float]], k: int, as_of: int | None, ranking: Ranking
+    ) -> list[tuple[Entry, float]]:
+        """The k of those found that are best by the ranking, in the order in which they are taken."""
+        if not found:
+            return []
+        newest = max(entry.round for entry, _ in found)
+        worth = [
+            (1 - place / len(found) if ranking.words else near)
+            + ranking.credit * self._ledger.gain(entry.id, as_of)
+            + ranking.recency * 0.5 ** (newest - entry.round)
+            for place, (entry, near) in enumerate(found)
+        ]
+        rows = index.vectors(shelf, [self._ledger.indexed(shelf, entry) for entry, _ in found])
+        return [found[place] for place in differing(worth, rows, k, ranking.difference)]
 
     def _with_words(
         self,

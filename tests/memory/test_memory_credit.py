@@ -12,7 +12,7 @@ from agentevolve.memory.credit import ENOUGH, HARMFUL, credits, posterior
 from agentevolve.memory.curate import curate
 from agentevolve.models.stand_ins import ScriptedModel
 from agentevolve.policy import Policy, PolicyStamp, Recall
-from agentevolve.records import Entry, Trajectory, Turn
+from agentevolve.records import Entry, Ranking, Trajectory, Turn
 from agentevolve.refine import demos
 from agentevolve.update import memory_of, remember
 
@@ -125,8 +125,9 @@ def test_a_world_keeps_what_is_worth_most(memory):
 def test_recall_ranks_by_credit_and_recency_where_it_is_asked_to(memory):
     memory.add([entry("old", key="the red lamp"), entry("new", key="the red lamp on", round=5)])
 
-    def first(**how) -> str:
-        return memory.recall("the red lamp", env="e", k=1, kind="insight", **how)[0][0].id
+    def first(as_of=None, **weights) -> str:
+        ranking = Ranking(**weights)
+        return memory.recall("the red lamp", env="e", k=1, kind="insight", as_of=as_of, ranking=ranking)[0][0].id
 
     assert first() == "old" and first(recency=1.0) == "new"
     memory.note({"new": 0.9, "old": -0.5}, 6)

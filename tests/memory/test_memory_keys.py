@@ -8,7 +8,7 @@ import pytest
 from agentevolve.memory import EntryMemory, HashEmbedder, open_memory, read_memory
 from agentevolve.memory.keys import Shelved, distinctive, key_id, sentences
 from agentevolve.memory.ranking import Words, differing, fused
-from agentevolve.records import Entry
+from agentevolve.records import Entry, Ranking
 
 POLICY = " ".join(f"Rule {n}: an agent of the airline may never do what rule {n} forbids to it." for n in range(60))
 TICKETS = ("I lost my suitcase in Rome.", "Please cancel my flight to Oslo.", "Can I bring a dog?", "My card was charged twice.")
@@ -25,7 +25,8 @@ def memory(tmp_path):
 
 
 def found(memory: EntryMemory, query: str, k: int = 1, **how) -> list[str]:
-    return [one.id for one, _ in memory.recall(query, env="e", k=k, **how)]
+    ranked = {name: how.pop(name) for name in ("difference", "words") if name in how}
+    return [one.id for one, _ in memory.recall(query, env="e", k=k, ranking=Ranking(**ranked), **how)]
 
 
 def test_sentences_are_lines_and_what_ends_with_a_stop():
@@ -101,7 +102,7 @@ def test_words_find_what_meaning_alone_does_not(tmp_path):
         memory.add([entry(str(n), key) for n, key in enumerate(keys)])
         for n in range(3):
             assert found(memory, f"E471{n + 1}", words=True) == [str(n)]
-        similar = memory.recall("E4712", env="e", k=5, words=True)
+        similar = memory.recall("E4712", env="e", k=5, ranking=Ranking(words=True))
         assert all(-1 <= near <= 1 for _, near in similar) and len(similar) == 5
         memory.add([entry("new", "an E9 appears")])
         assert found(memory, "E9", words=True) == ["new"]
