@@ -38,7 +38,7 @@ def good(tmp_path):
         (b"tasks: coin\ngate: {rul: 1}", "unknown key gate.rul; known: rule, margin"),
         (
             b"tasks: coin\nrecall: {n: 1}",
-            "unknown key recall.n; known: difference, words, credit, recency, whole, own, nearest, tokens, as_turns, when, shuffled",
+            "unknown key recall.n; known: difference, words, credit, recency, whole, own, nearest, tokens, as_turns, when, ",
         ),
         (b"tasks: coin\nrounds: many", "rounds: Input should be a valid integer"),
         (b"tasks: coin\nrounds: 1.5", "rounds: Input should be a valid integer"),
