@@ -1,7 +1,7 @@
 """A LangGraph agent that is not ours, remembering in a memory that is: what it keeps is signed, lasts, and can be looked into.
 
-    python examples/remembering.py "My name is Ann." && python examples/remembering.py "What is my name?"
-    agentevolve memory list notes
+python examples/remembering.py "My name is Ann." && python examples/remembering.py "What is my name?"
+agentevolve memory list notes
 """
 
 import sys
