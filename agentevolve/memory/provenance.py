@@ -39,6 +39,11 @@ def holds(line: dict[str, Any]) -> bool:
     return isinstance(signed, str) and hmac.compare_digest(signed.encode(), _signature(line["entry"], again).encode())
 
 
+def signed(text: str) -> str:
+    """The signature of `text` under this user's key."""
+    return hmac.new(_key(key_file()), text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+
+
 def key_file() -> Path:
     """Where the key lies: `$AGENTEVOLVE_KEY_FILE`, else in the user's data folder."""
     if named := os.environ.get(VARIABLE):
@@ -49,8 +54,7 @@ def key_file() -> Path:
 
 
 def _signature(fields: dict[str, Any], again: str) -> str:
-    text = json.dumps([again, fields], sort_keys=True, separators=(",", ":"))
-    return hmac.new(_key(key_file()), text.encode(), hashlib.sha256).hexdigest()
+    return signed(json.dumps([again, fields], sort_keys=True, separators=(",", ":")))
 
 
 @functools.cache

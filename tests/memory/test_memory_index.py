@@ -1,3 +1,4 @@
+import json
 import os
 import random
 import shutil
@@ -12,7 +13,7 @@ import pytest
 
 from agentevolve.memory import EntryMemory, HashEmbedder, open_memory, read_ledger
 from agentevolve.memory.embed import unit
-from agentevolve.memory.index import SCANNED, _fingerprint, collection_name, open_index
+from agentevolve.memory.index import SCANNED, collection_name, open_index, seal
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Entry
 
@@ -39,6 +40,11 @@ class Counting(HashEmbedder):
     def embed(self, texts):
         self.asked += len(texts)
         return super().embed(texts)
+
+
+def seal_again(chroma: Path) -> None:
+    """Say of the index, whatever it is now, that it was closed so."""
+    seal(chroma, json.loads((chroma / "closed").read_text().splitlines()[1])["digests"])
 
 
 def filled(folder: Path, keys: list[str]) -> None:
@@ -90,6 +96,17 @@ def test_an_index_that_was_closed_is_used_again_and_one_that_was_not_is_rebuilt(
     (tmp_path / "m" / "chroma" / "closed").unlink()
     assert set(recalled(tmp_path / "m", counting)) == set(keys)
     assert counting.asked == 1 + 1 + len(keys)
+
+
+def test_an_index_that_another_key_sealed_is_never_opened(tmp_path: Path, monkeypatch):
+    keys = [f"key {i}" for i in range(9)]
+    filled(tmp_path / "m", keys)
+    chroma = tmp_path / "m" / "chroma"
+    said = (chroma / "closed").read_text().splitlines()[1]
+    (chroma / "closed").write_text(f"{'0' * 64}\n{said}\n")
+    counting = Counting()
+    assert set(recalled(tmp_path / "m", counting)) == set(keys)
+    assert counting.asked == 1 + len(keys)
 
 
 def test_the_index_follows_a_journal_that_changed_while_it_was_closed(tmp_path: Path):
@@ -162,7 +179,7 @@ def test_a_whole_index_of_another_chroma_is_made_anew(tmp_path: Path, other: str
     with sqlite3.connect(chroma / "chroma.sqlite3") as database:
         database.execute(OTHERS[other])
     database.close()
-    (chroma / "closed").write_text(_fingerprint(chroma))
+    seal_again(chroma)
     for _ in range(2):
         assert recalled(tmp_path) == expected
 
@@ -172,7 +189,7 @@ def test_a_database_that_is_none_is_made_anew_though_its_hash_fits(tmp_path: Pat
     filled(tmp_path, ["key 1", "key 2"])
     expected, chroma = recalled(tmp_path), tmp_path / "chroma"
     (chroma / "chroma.sqlite3").write_bytes(content)
-    (chroma / "closed").write_text(_fingerprint(chroma))
+    seal_again(chroma)
     assert recalled(tmp_path) == expected
 
 

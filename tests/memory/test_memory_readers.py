@@ -1,5 +1,6 @@
 """Reading a memory: by any number of processes at once, also while its owner writes, and without a trace in its folder."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agentevolve.memory import HashEmbedder, MiniLM, open_memory, read_memory
-from agentevolve.memory.index import _fingerprint
+from agentevolve.memory.index import seal
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Entry
 
@@ -39,6 +40,11 @@ class Counting(HashEmbedder):
     def embed(self, texts):
         self.asked += len(texts)
         return super().embed(texts)
+
+
+def seal_again(chroma: Path) -> None:
+    """Say of the index, whatever it is now, that it was closed so."""
+    seal(chroma, json.loads((chroma / "closed").read_text().splitlines()[1])["digests"])
 
 
 def entries(n: int, start: int = 0, env: str = "coin") -> list[Entry]:
@@ -157,7 +163,7 @@ def test_a_failed_read_makes_nothing(tmp_path, what):
 def test_an_index_that_was_made_to_fit_its_hash_is_read_no_further_than_its_copy(tmp_path):
     filled(tmp_path)
     (tmp_path / "chroma" / "chroma.sqlite3").write_bytes(b"not a database" * 1000)
-    (tmp_path / "chroma" / "closed").write_text(_fingerprint(tmp_path / "chroma"))
+    seal_again(tmp_path / "chroma")
     before = tree(tmp_path)
     with read_memory(tmp_path, embedder=HashEmbedder()) as memory:
         assert nearest(memory)[0] == ("3", 1.0)
