@@ -52,7 +52,7 @@ def test_a_posterior_is_that_of_two_beta_distributions():
 
 
 def lifetime(seed: int, uses: int, harm: float = 0.4, entries: int = 20, base: float = 0.6) -> tuple[int, int]:
-    """An entry that costs `harm` among others that change nothing, each asked after every use from ENOUGH on, as curation
+    """An entry that costs `harm` among others that change nothing, each asked after every other use from ENOUGH on, as curation
     round after round would: (uses until the harmful one is found, or 0; how many harmless ones were ever found harmful)."""
     draws = np.random.default_rng(seed)
     first, wrong = 0, 0
@@ -60,7 +60,7 @@ def lifetime(seed: int, uses: int, harm: float = 0.4, entries: int = 20, base: f
         rate = base - harm if number == 0 else base
         won = np.cumsum(draws.random(uses) < rate)
         others = (draws.random(uses * (entries - 1)) < base).mean()  # the same tasks with other entries in view
-        found = [n for n in range(ENOUGH, uses + 1) if posterior(n, int(won[n - 1]), float(others), n * 19.0).harm >= HARMFUL]
+        found = [n for n in range(ENOUGH, uses + 1, 2) if posterior(n, int(won[n - 1]), float(others), n * 19.0).harm >= HARMFUL]
         if number == 0:
             first = found[0] if found else 0
         else:

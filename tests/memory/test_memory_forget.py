@@ -126,6 +126,16 @@ def test_what_was_forgotten_does_not_come_back_and_the_rest_is_found_as_before(f
         memory.retire("rule", 2, "a killed round is run again")
         assert memory.entries() == left
         assert {one.id for one, _ in memory.recall("the lamp", env=left[0].env, k=9)} == {one.id for one in left}
+
+
+def test_the_index_that_is_built_afterwards_holds_nothing_of_it_either(folder):
+    """In another process, as a user's next command is: Chroma writes its graph's memory out as it was allocated, and in a process
+    that has known the text that may hold a piece of it."""
+    forget(folder, id=told_attempt(folder))
+    code = """import sys; from pathlib import Path; from agentevolve.memory import open_memory
+with open_memory(Path(sys.argv[1])) as memory: print(len(memory.recall("the lamp", env="worlds:Corridor", k=9)))"""
+    done = subprocess.run([sys.executable, "-c", code, str(folder / "memory")], capture_output=True, text=True, check=True)
+    assert done.stdout == "3\n" and (folder / "memory" / "chroma").is_dir()
     assert holding(folder, SECRET) == []
 
 
