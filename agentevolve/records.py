@@ -168,6 +168,11 @@ class Trajectory(Record):
         """Whether the attempt reached the full reward."""
         return not self.lost and self.reward >= SOLVED
 
+    def bare(self) -> Trajectory:
+        """The attempt without what it was shown of memory."""
+        turns = tuple(turn.model_copy(update={"context": ""}) if turn.context else turn for turn in self.turns)
+        return self.model_copy(update={"context": "", "demos": (), "turns": turns})
+
     @property
     def cut(self) -> bool:
         """Whether something of what was recalled was shortened to fit."""

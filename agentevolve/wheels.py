@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -89,6 +89,11 @@ def digest(path: Path) -> str:
     """The file's sha256; read again only when the file has changed."""
     stat = path.stat()
     return _digest(path, stat.st_size, stat.st_mtime_ns)
+
+
+def digest_of(paths: Iterable[Path]) -> str:
+    """One sha256 for several files, in their order."""
+    return hashlib.sha256("".join(map(digest, paths)).encode()).hexdigest()
 
 
 @functools.cache

@@ -133,9 +133,8 @@ def _stuck(attempt: Attempt, observation: str, actions: tuple[str, ...]) -> bool
 
 def _again(attempt: Attempt, observation: str, actions: tuple[str, ...]) -> Recalled:
     """What is recalled at a later turn; nothing, unless the policy looks into memory then."""
-    stuck = _stuck(attempt, observation, actions)
     when = attempt.policy.recall.when
-    if attempt.memory is None or when == "start" or (when == "stuck" and not stuck):
+    if attempt.memory is None or when == "start" or (when == "stuck" and not _stuck(attempt, observation, actions)):
         return Recalled()
     asked = _asked(attempt, f"{attempt.prompt}\n{observation}", actions)
     found = at_turn(attempt.memory, asked, attempt.recalled, attempt.room)

@@ -76,15 +76,10 @@ def conversation(trajectory: Trajectory, *, keep_context: bool) -> tuple[list[Me
     was never acted on and is left out.
     """
     if not keep_context:
-        trajectory = _bare(trajectory)
+        trajectory = trajectory.bare()
     asked = shown(trajectory.prompt, trajectory.actions, trajectory.policy.show_actions)
     said = [message for turn in trajectory.turns for message in exchange(turn, trajectory.policy.show_actions)]
     return opening(_listing(trajectory), trajectory.context, asked, trajectory.demos), said[:-1]
-
-
-def _bare(trajectory: Trajectory) -> Trajectory:
-    turns = tuple(turn.model_copy(update={"context": ""}) if turn.context else turn for turn in trajectory.turns)
-    return trajectory.model_copy(update={"context": "", "demos": (), "turns": turns})
 
 
 def _listing(trajectory: Trajectory) -> str:

@@ -25,7 +25,7 @@ FRAME = 4  # tokens that a chat template puts around a message, about
 class Recalled(NamedTuple):
     """What was recalled: earlier attempts as `demos`, the rest as text in `context`; and of which entries that was thought.
 
-    `cut` of the entries were shortened; `tokens` is how much was used of what may be; `lookup` what finding them cost.
+    `tokens` is how much was used of what may be; `lookup` what finding them cost.
     """
 
     looked: tuple[Looked, ...] = ()
@@ -38,11 +38,6 @@ class Recalled(NamedTuple):
     def ids(self) -> tuple[str, ...]:
         """The entries that are shown, in the order in which they are."""
         return tuple(one.id for one in self.looked if one.shown)
-
-    @property
-    def cut(self) -> int:
-        """How many of them were shortened."""
-        return sum(one.cut > 0 for one in self.looked)
 
 
 class Asked(NamedTuple):

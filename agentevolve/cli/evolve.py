@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from agentevolve.cli.folders import new_folder, seeds
+from agentevolve.cli.folders import new_folder
 from agentevolve.cli.forecast import forecast_error, show_forecast
 from agentevolve.cli.options import Changes, Config, Json, RoundsOptions
 from agentevolve.cli.show import aside, show_reports
@@ -77,7 +77,7 @@ class Found(NamedTuple):
 
 def reports(place: Path) -> Found:
     """The reports of the run at `place`, its seeds pooled. Raises AgentevolveError where nothing is measured."""
-    from agentevolve.run.folder import read_run
+    from agentevolve.run.folder import read_run, seeds
 
     runs = [read_run(folder) for folder in seeds(place)]
     measured = [(one, one.evaluations()) for one in runs]

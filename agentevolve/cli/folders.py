@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 from agentevolve.protocols import AgentevolveError
-from agentevolve.run.folder import JOURNAL
 
 
 def new_folder(name: str) -> Path:
@@ -48,13 +47,3 @@ def _hindrance(place: Path) -> str:
         with contextlib.suppress(FileNotFoundError):
             os.stat(named)
     return ""
-
-
-def seeds(place: Path) -> list[Path]:
-    """The folders of the runs at `place`: itself, or one for each seed. Raises AgentevolveError if there is none."""
-    if (place / JOURNAL).is_file():
-        return [place]
-    found = sorted(folder for folder in place.glob("seed-*") if (folder / JOURNAL).is_file())
-    if not found:
-        raise AgentevolveError(f"{place}: not a run: there is no {JOURNAL} in it")
-    return found

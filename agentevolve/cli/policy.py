@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agentevolve.cli.folders import named_folder, seeds
+from agentevolve.cli.folders import named_folder
 from agentevolve.cli.options import Quiet, TrainOptions, finite
 from agentevolve.protocols import AgentevolveError
 
@@ -49,7 +49,7 @@ def distill(
 def kept(runs: Sequence[Path], per_task: int, max_turns: int | None) -> list[Trajectory]:
     """The solved train attempts of the runs to learn from. Raises AgentevolveError if there is none."""
     from agentevolve.refine import best
-    from agentevolve.run.folder import read_run
+    from agentevolve.run.folder import read_run, seeds
 
     folders = [one for folder in runs for one in seeds(folder)]
     lived = [attempt for one in folders for attempt in read_run(one).trajectories.values() if attempt.task.split == "train"]

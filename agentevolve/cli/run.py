@@ -49,8 +49,8 @@ def policy(acting: PolicyOptions, max_usd: float | None = None) -> Policy:
     from agentevolve.act.rollout import ORACLE
     from agentevolve.config import read_options
     from agentevolve.local.adapter import check_base
-    from agentevolve.memory import load_embedder
-    from agentevolve.memory.folder import about, check_model, memory_folder
+    from agentevolve.memory.folder import check_model, memory_folder
+    from agentevolve.memory.store import made_with
     from agentevolve.models.lite import open_model
     from agentevolve.policy import ModelOptions, Policy
     from agentevolve.run.budget import Budget
@@ -64,7 +64,7 @@ def policy(acting: PolicyOptions, max_usd: float | None = None) -> Policy:
         check_base(acting.adapter, local_base(acting.model).identity)
     memory = memory_folder(acting.memory) if acting.memory else None
     if memory:
-        check_model(memory, load_embedder(about(memory)["embedding_model"]))
+        check_model(memory, made_with(memory))
     folders = {"adapter": acting.adapter, "memory": memory}
     given = asdict(acting) | {name: str(folder) if folder else None for name, folder in folders.items()}
     for name in ("model_options", "price"):

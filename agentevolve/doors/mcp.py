@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agentevolve.memory import EntryMemory, read_ledger, read_memory
+from agentevolve.memory import EntryMemory, read_memory
 from agentevolve.memory.folder import JOURNAL, memory_folder
 from agentevolve.memory.lineage import why as reasons
 from agentevolve.protocols import AgentevolveError
@@ -48,7 +48,8 @@ def server(place: Path) -> MCPServer:
     @made.tool(annotations=read_only)
     def show_entry(id: str) -> dict[str, Any]:
         """One entry whole, with the attempts it came from."""
-        entry = read_ledger(reader.folder).get(id)
+        with reader.lock:
+            entry = reader.memory().get(id)
         if entry is None:
             raise ValueError(f"no entry {id[:100]!r}")
         return entry.model_dump(mode="json")

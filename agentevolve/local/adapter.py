@@ -119,6 +119,12 @@ def read_adapter(path: Path) -> AdapterInfo:
     return info
 
 
+def adapters_of(run: Path) -> Iterator[tuple[Path, AdapterInfo]]:
+    """The adapters in a run's folder, by name, each with its record. Raises AgentevolveError for a broken one."""
+    for path in sorted(one for one in (run / "adapters").glob("*") if one.is_dir()):
+        yield path, read_adapter(path)
+
+
 def check_base(path: Path, base: str) -> AdapterInfo:
     """`read_adapter(path)`, and that it was trained on the base with identity `base`; else an AgentevolveError naming both."""
     info = read_adapter(path)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import os
 import shutil
 import threading
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,21 +200,17 @@ def architecture(model: LocalModel) -> str:
 @functools.cache
 def special_tokens(model: LocalModel) -> tuple[str, ...]:
     """The control tokens of the model's tokenizer, as text. Those of a GGUF are kept in the cache: its reading takes a while."""
-    with _READING:  # one thread reads it: several would each take as long as all together
-        return _special_tokens(model)
-
-
-def _special_tokens(model: LocalModel) -> tuple[str, ...]:
     if model.folder is not None:
         return files.added_tokens(model.folder)
     assert model.gguf is not None
     kept = cache() / f"{model.identity[:12]}.special.json"
-    if not kept.is_file():
-        with _status(f"reading the vocabulary of {model.gguf.name} (once)"):
-            found = json.dumps(files.control_tokens(model.gguf))
-        with wheels.scratch("models") as scratch:
-            (scratch / "special.json").write_text(found, encoding="utf-8")
-            os.replace(scratch / "special.json", kept)
+    with _READING:  # one thread reads it: several would each take as long as all together
+        if not kept.is_file():
+            with _status(f"reading the vocabulary of {model.gguf.name} (once)"):
+                found = json.dumps(files.control_tokens(model.gguf))
+            with wheels.scratch("models") as scratch:
+                (scratch / "special.json").write_text(found, encoding="utf-8")
+                os.replace(scratch / "special.json", kept)
     return tuple(json.loads(kept.read_text(encoding="utf-8")))
 
 
@@ -227,7 +222,7 @@ def _at(text: str) -> LocalModel:
         weights = sorted(path.glob("*.safetensors"))
         if not weights:
             raise AgentevolveError(f"{path}: a transformers folder needs its weights as *.safetensors")
-        return LocalModel(text, files.language_model(path), path, _identity(weights))
+        return LocalModel(text, files.language_model(path), path, wheels.digest_of(weights))
     if path.is_dir() and (gguf := files.language_model(path)):
         return _file(text, gguf)
     known = ", ".join(names())
@@ -241,11 +236,7 @@ def _file(text: str, path: Path) -> LocalModel:
     if files.projects(path):
         raise AgentevolveError(f"{path}: what a model sees images with, not a language model")
     weights = files.parts(path)
-    return LocalModel(text, weights[0], None, wheels.digest(path) if len(weights) == 1 else _identity(weights))
-
-
-def _identity(weights: Sequence[Path]) -> str:
-    return hashlib.sha256("".join(map(wheels.digest, weights)).encode()).hexdigest()
+    return LocalModel(text, weights[0], None, wheels.digest(path) if len(weights) == 1 else wheels.digest_of(weights))
 
 
 def _fetch(name: str, source: Source) -> None:
@@ -282,11 +273,13 @@ def _hub_answers() -> bool:
         from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
     except ImportError:
         return False
+    if HF_HUB_OFFLINE:
+        return False
     try:
         httpx.head(ENDPOINT, timeout=5.0)
     except httpx.HTTPError:
         return False
-    return not HF_HUB_OFFLINE
+    return True
 
 
 def _from_hub(source: Source, scratch: Path) -> Path | None:

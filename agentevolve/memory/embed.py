@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from agentevolve.models.usage import tokens_of
 from agentevolve.protocols import AgentevolveError
-from agentevolve.wheels import digest
+from agentevolve.wheels import digest_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,8 +75,7 @@ class MiniLM:
     identity = f"sha256:{WEIGHTS_SHA256}"
 
     def __init__(self) -> None:
-        self._texts = _Texts(self._encode, 384)
-        self._model: Callable[..., Any] | None = None
+        self._texts = _Texts(_lazily(lambda: load_encoder(weights_folder())), 384)
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors, shape (len(texts), 384).
@@ -83,11 +83,6 @@ class MiniLM:
         Raises AgentevolveError when the model is neither installed nor to be had from the hub, or is not the published one.
         """
         return self._texts.embed(texts)
-
-    def _encode(self, texts: list[str]) -> Vectors:
-        if self._model is None:
-            self._model = load_encoder(weights_folder())
-        return _encoded(self._model, texts)
 
 
 class _Texts:
@@ -124,8 +119,7 @@ class SentenceModel:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._texts = _Texts(self._encode)
-        self._model: Callable[..., Any] | None = None
+        self._texts = _Texts(_lazily(lambda: _encoder(self._folder)))
 
     @functools.cached_property
     def identity(self) -> str:
@@ -133,7 +127,7 @@ class SentenceModel:
         weights = sorted(self._folder.rglob("*.safetensors"))
         if not weights:
             raise AgentevolveError(f"embedder {self.name}: {self._folder} has no weights as *.safetensors")
-        return f"sha256:{hashlib.sha256(''.join(map(digest, weights)).encode()).hexdigest()}"
+        return f"sha256:{digest_of(weights)}"
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors, shape (len(texts), the model's dimension). Raises AgentevolveError for a model that cannot be loaded."""
@@ -143,11 +137,6 @@ class SentenceModel:
     def _folder(self) -> Path:
         folder = Path(self.name).expanduser()
         return folder if folder.is_dir() else _hub_folder(self.name)
-
-    def _encode(self, texts: list[str]) -> Vectors:
-        if self._model is None:
-            self._model = _encoder(self._folder)
-        return _encoded(self._model, texts)
 
 
 class LiteEmbedder:
@@ -204,7 +193,7 @@ def load_embedder(name: str) -> Embedder:
 
 def embedded_tokens(*texts: str) -> int:
     """About how many word pieces an encoder works on for `texts`: a quarter of their characters, at most 256 a text."""
-    return sum(min(WINDOW, -(-len(text) // 4)) for text in texts)
+    return sum(min(WINDOW, tokens_of(text)) for text in texts)
 
 
 def readable(text: str) -> str:
@@ -249,11 +238,17 @@ def _encoder(folder: Path) -> Callable[..., Any]:
             logging.enable_progress_bar()
 
 
-def _encoded(model: Callable[..., Any], texts: list[str]) -> Vectors:
-    import numpy as np
+def _lazily(load: Callable[[], Callable[..., Any]]) -> Callable[[list[str]], Vectors]:
+    """What encodes texts by a model that is loaded at the first of them."""
+    model = functools.cache(load)
 
-    vectors = model(texts, batch_size=32, normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True)
-    return np.asarray(vectors, np.float32)
+    def encode(texts: list[str]) -> Vectors:
+        import numpy as np
+
+        vectors = model()(texts, batch_size=32, normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True)
+        return np.asarray(vectors, np.float32)
+
+    return encode
 
 
 def weights_folder() -> Path:

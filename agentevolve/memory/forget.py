@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from agentevolve.given import shown
-from agentevolve.local.adapter import ROWS, read_adapter, read_rows, rewrite_rows
+from agentevolve.local.adapter import ROWS, adapters_of, read_rows, rewrite_rows
 from agentevolve.memory.folder import INDEX
 from agentevolve.memory.folder import JOURNAL as ENTRIES
 from agentevolve.memory.provenance import holds, line_of
@@ -120,25 +120,26 @@ def _of_attempt(one: Trajectory) -> Iterable[str]:
 
 def _out_of_journal(run: Run, attempts: set[str], entries: set[str], said: set[str]) -> int:
     """Rewrite the run's journal; how many answers of models were emptied."""
-    answers = 0
+    before = run.journal.read()
+    after = [_without(line, attempts, entries, said) for line in before]
+    run.journal.rewrite(after)
+    return sum(new is not old and old["kind"] == "fact" for old, new in zip(before, after, strict=True))
 
-    def without(line: dict[str, Any]) -> dict[str, Any]:
-        nonlocal answers
-        if line["kind"] == "trajectory":
-            one = Trajectory.model_validate(line["data"])
-            if one.id in attempts:  # also one that is forgotten already, by a command that was killed
-                return line | {"data": _tombstone(one).model_dump(mode="json")}
-            if entries & set(one.recalled):
-                return line | {"data": _unshown(one).model_dump(mode="json")}
-        elif line["kind"] == "fact" and isinstance(line["data"], dict) and "text" in line["data"]:
-            named = any(id in line["name"] for id in attempts)
-            if line["data"]["text"] and (named or any(text in line["data"]["text"] for text in said)):
-                answers += 1
-                return line | {"data": line["data"] | {"text": ""}}
-        return line
 
-    _rewrite(run.journal, without)
-    return answers
+def _without(line: dict[str, Any], attempts: set[str], entries: set[str], said: set[str]) -> dict[str, Any]:
+    """The journal's line without what is forgotten; the line itself where nothing of it is in there."""
+    data = line.get("data")
+    if line["kind"] == "trajectory":
+        one = Trajectory.model_validate(data)
+        if one.id in attempts:  # also one that is forgotten already, by a command that was killed
+            return line | {"data": _tombstone(one).model_dump(mode="json")}
+        if entries & set(one.recalled):
+            return line | {"data": one.bare().model_dump(mode="json")}
+    elif line["kind"] == "fact" and isinstance(data, dict) and (text := data.get("text")):
+        named = any(id in line["name"] for id in attempts)
+        if named or any(part in text for part in said):
+            return line | {"data": data | {"text": ""}}
+    return line
 
 
 def _tombstone(one: Trajectory) -> Trajectory:
@@ -149,12 +150,6 @@ def _tombstone(one: Trajectory) -> Trajectory:
     )
     empty: dict[str, Any] = {"system": "", "prompt": "", "actions": (), "tools": (), "demos": (), "context": "", "hint": ""}
     return one.model_copy(update={**empty, "error": one.error and "forgotten", "turns": turns, "forgotten": True})
-
-
-def _unshown(one: Trajectory) -> Trajectory:
-    """The attempt without what it was shown of memory: one of these entries is forgotten."""
-    turns = tuple(turn.model_copy(update={"context": ""}) for turn in one.turns)
-    return one.model_copy(update={"demos": (), "context": "", "turns": turns})
 
 
 def _out_of_memory(memory: Path, lines: list[dict[str, Any]], gone: set[str]) -> None:
@@ -183,12 +178,12 @@ def _out_of_rows(folder: Path, attempts: set[str], sources: set[str], said: set[
     Returns how many, and which adapters learnt from them or from the `sources`.
     """
     count, learnt = 0, []
-    for path in sorted(one for one in (folder / "adapters").glob("*") if one.is_dir()):
+    for path, info in adapters_of(folder):
         rows = read_rows(path)
         kept = [row for row in rows if not attempts & set(row.sources) and not _repeats(row, said)]
-        if len(kept) < len(rows) or ROWS not in read_adapter(path).files:
+        if len(kept) < len(rows) or ROWS not in info.files:
             rewrite_rows(path, kept)
-        if len(kept) < len(rows) or sources & set(read_adapter(path).sources):
+        if len(kept) < len(rows) or sources & set(info.sources):
             count += len(rows) - len(kept)
             learnt.append(path.name)
     return count, learnt
@@ -197,7 +192,3 @@ def _out_of_rows(folder: Path, attempts: set[str], sources: set[str], said: set[
 def _repeats(row: Example, said: set[str]) -> bool:
     texts = [message.content for message in (*row.prompt, *row.completion, *(row.rejected or ()))]
     return any(text in shown for shown in texts for text in said)
-
-
-def _rewrite(journal: Journal, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    journal.rewrite([change(line) for line in journal.read()])

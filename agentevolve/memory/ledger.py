@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,10 +12,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from agentevolve.memory.keys import Shelved, distinctive, key_id
-from agentevolve.memory.provenance import holds, line_of
+from agentevolve.memory.provenance import hidden, holds, signed_line
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Entry
-from agentevolve.redact import redacted
 from agentevolve.run.journal import Journal
 
 Shelf = tuple[str, str]  # (env, kind): what one index collection holds
@@ -35,8 +33,7 @@ class Ledger:
         self._journal = Journal(path)
         self._lock = threading.RLock()
         self._entries: dict[str, Entry] = {}
-        self._retired: dict[str, int] = {}
-        self._whys: dict[str, str] = {}
+        self._retired: dict[str, tuple[int, str]] = {}  # the round, and why
         self._kept: dict[str, str] = {}  # the id of what said the same again: the id of the entry
         self._forgotten: set[str] = set()
         self._gains: dict[str, list[tuple[int, float]]] = {}
@@ -56,13 +53,17 @@ class Ledger:
         with self._lock:
             made: dict[str, tuple[Entry, str]] = {}  # by id: the entry, and the id of one that says the same
             said: dict[str, str] = {}
-            for entry in map(_hidden, entries):
+            lines: list[dict[str, Any]] = []
+            for fields in map(hidden, entries):
+                entry = Entry.model_validate(fields)
                 if not any(entry.id in known for known in (self._entries, self._kept, self._forgotten, made)):
                     told = _told(entry)
-                    made[entry.id] = entry, (self._texts.get(told) or said.get(told, "")) if entry.sources else ""
+                    kept = (self._texts.get(told) or said.get(told, "")) if entry.sources else ""
+                    made[entry.id] = entry, kept
+                    lines.append(signed_line(fields, kept))
                     said.setdefault(told, entry.id)
-            if made:
-                self._journal.append(*(line_of(entry, kept) for entry, kept in made.values()))
+            if lines:
+                self._journal.append(*lines)
             new: dict[Shelf, dict[str, str] | None] = {}
             for entry, kept in made.values():
                 shelf, anew = (entry.env, entry.kind), self._keep(entry, kept)
@@ -134,13 +135,9 @@ class Ledger:
         with self._lock:
             return list(self._aside.values())
 
-    def retired(self, entry_id: str) -> int | None:
-        """The round at which the entry was retired, if it was."""
-        return self._retired.get(entry_id)
-
     def gone(self, entry_id: str) -> tuple[int, str] | None:
         """The round at which the entry was retired, and why; None for one that is there."""
-        return (self._retired[entry_id], self._whys[entry_id]) if entry_id in self._retired else None
+        return self._retired.get(entry_id)
 
     def all(self) -> list[Entry]:
         """Every entry that was ever added, oldest first."""
@@ -152,12 +149,17 @@ class Ledger:
         retired = self._retired.get(entry.id)
         if as_of is None:
             return retired is None
-        return entry.round <= as_of and (retired is None or retired > as_of)
+        return entry.round <= as_of and (retired is None or retired[0] > as_of)
 
     @property
     def size(self) -> int:
         """How many entries were ever added."""
         return len(self._entries)
+
+    def names(self, kind: str | None = None, env: str | None = None) -> list[Shelf]:
+        """The shelves that there are, of all kinds and environments or of one."""
+        with self._lock:
+            return [one for one in self._shelves if env in (None, one[0]) and kind in (None, one[1])]
 
     def shelves(self) -> dict[Shelf, dict[str, str]]:
         """For each (env, kind) what of the keys of all entries, retired ones too, is indexed: {id: text}."""
@@ -218,7 +220,7 @@ class Ledger:
     def _retire(self, id: str, round: int, why: str) -> None:
         if id in self._retired:
             return
-        self._retired[id], self._whys[id] = round, why
+        self._retired[id] = round, why
         told = _told(self._entries[id])
         if self._texts.get(told) == id:
             del self._texts[told]
@@ -226,14 +228,14 @@ class Ledger:
     def _replay(self, line: dict[str, Any], where: str) -> None:
         match line:
             case {"op": "add" | "again", "entry": dict() as fields} if not holds(line):
-                entry = _entry(fields, where)
+                entry = read_entry(fields, where)
                 self._aside.setdefault(entry.id, entry)
             case {"op": "add", "entry": dict() as fields}:
-                entry = _entry(fields, where)
+                entry = read_entry(fields, where)
                 if entry.id not in self._entries:
                     self._keep(entry)
             case {"op": "again", "id": str() as kept, "entry": dict() as fields} if kept in self._entries:
-                entry = _entry(fields, where)
+                entry = read_entry(fields, where)
                 if entry.id not in self._kept:
                     self._keep(entry, kept)
             case {"op": "retire", "id": str() as entry_id} if entry_id in self._aside:
@@ -250,20 +252,14 @@ class Ledger:
                 raise AgentevolveError(f"{where}: not a line of a memory: expected {known}")
 
 
-def _hidden(entry: Entry) -> Entry:
-    """The entry as it is written: its secrets hidden."""
-    fields = entry.model_dump(exclude_defaults=True)
-    clean = redacted(fields)
-    return entry if clean == json.loads(json.dumps(fields)) else Entry.model_validate(clean)
-
-
 def _told(entry: Entry) -> str:
     """What the entry says, with what is said about it: two that differ in that are not the same."""
     told = repr((entry.env, entry.kind, entry.task, entry.reward, sorted(entry.counts.items()), entry.text))
     return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _entry(fields: dict[str, Any], where: str) -> Entry:
+def read_entry(fields: dict[str, Any], where: str) -> Entry:
+    """The entry of these fields. Raises AgentevolveError naming `where` and the field that is wrong."""
     try:
         return Entry.model_validate(fields)
     except ValidationError as error:

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from agentevolve.given import shown
-from agentevolve.local.adapter import read_adapter
+from agentevolve.local.adapter import adapters_of
 from agentevolve.memory.folder import memory_folder
 from agentevolve.memory.ledger import Ledger
 from agentevolve.memory.store import read_ledger
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Looked, Record, Trajectory
-from agentevolve.run.folder import JOURNAL, Run, read_run
+from agentevolve.run.folder import Run, read_run, seeds
 
 
 class Thought(Record):
@@ -62,10 +62,7 @@ class Change(Record):
 
 def runs_of(place: Path) -> list[Run]:
     """The runs at `place`, one a seed, for reading. Raises AgentevolveError if there is none."""
-    folders = [place] if (place / JOURNAL).is_file() else sorted(one.parent for one in place.glob(f"seed-*/{JOURNAL}"))
-    if not folders:
-        raise AgentevolveError(f"{place}: not a run: there is no {JOURNAL} in it, and attempts are looked up there")
-    return [read_run(folder) for folder in folders]
+    return [read_run(folder) for folder in seeds(place)]
 
 
 def why(place: Path, attempt: str) -> list[Thought]:
@@ -101,7 +98,7 @@ def trace(place: Path, id: str) -> Lineage:
                 retired=gone[0] if gone else None,
                 why=gone[1] if gone else "",
                 uses=tuple(use for one in attempts.values() for use in _uses(one, entry.id)),
-                adapters=tuple(sorted(_adapters(run.folder, set(entry.sources)))),
+                adapters=tuple(path.name for path, info in adapters_of(run.folder) if {*entry.sources} & {*info.sources}),
             )
     raise AgentevolveError(f"{place}: no entry {shown(id)}; the known ids: agentevolve memory list {place}")
 
@@ -159,9 +156,3 @@ def _uses(one: Trajectory, id: str) -> list[Use]:
         for item in looked
         if item.id == id and item.shown
     ]
-
-
-def _adapters(folder: Path, sources: set[str]) -> list[str]:
-    """The run's adapters that learnt from one of the sources, by name."""
-    found = [path for path in (folder / "adapters").glob("*") if path.is_dir()]
-    return [path.name for path in found if sources & set(read_adapter(path).sources)]

@@ -11,9 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from agentevolve.memory.folder import ABOUT, JOURNAL
+from agentevolve.memory.ledger import read_entry
 from agentevolve.memory.provenance import holds, line_of
 from agentevolve.memory.store import EntryMemory, read_ledger
 from agentevolve.protocols import AgentevolveError
@@ -76,7 +75,7 @@ def _lines(path: Path) -> list[tuple[Entry, bool]]:
         line = _line(text, f"{source}:{number}", opening=number == 1 and not folder)
         match line:
             case {"op": "add" | "again", "entry": dict()}:
-                entry = _entry(line["entry"], f"{source}:{number}")
+                entry = read_entry(line["entry"], f"{source}:{number}")
                 found.setdefault(entry.id, (entry, holds(line)))
             case {"op": "retire" | "forget", "id": str() as id}:
                 found.pop(id, None)
@@ -99,11 +98,3 @@ def _line(text: bytes, where: str, *, opening: bool) -> dict[str, Any]:
     if not isinstance(line, dict) or not (opening or line.get("op") in ("add", "again", "retire", "forget")):
         raise AgentevolveError(f"{where}: not an exported memory: expected a line that adds an entry")
     return line
-
-
-def _entry(fields: dict[str, Any], where: str) -> Entry:
-    try:
-        return Entry.model_validate(fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise AgentevolveError(f"{where}: not an entry: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -28,7 +28,16 @@ SIZE = 32  # bytes of the key
 
 def line_of(entry: Entry, again: str = "") -> dict[str, Any]:
     """The journal's line that adds the entry, or says that it tells the same as the entry `again`: secrets hidden, signed."""
-    fields = redacted(entry.model_dump(mode="json", exclude_defaults=True))
+    return signed_line(hidden(entry), again)
+
+
+def hidden(entry: Entry) -> dict[str, Any]:
+    """The entry's fields as they are written, its secrets hidden."""
+    return dict(redacted(entry.model_dump(mode="json", exclude_defaults=True)))
+
+
+def signed_line(fields: dict[str, Any], again: str = "") -> dict[str, Any]:
+    """As `line_of`, for the fields of an entry whose secrets are hidden."""
     about = {"op": "again", "id": again} if again else {"op": "add"}
     return {**about, "entry": fields, "signed": _signature(fields, again)}
 

@@ -114,16 +114,15 @@ class EntryMemory:
         Nearness of the keys by meaning and the words of keys and texts (BM25) are fused by ranks.
         """
         index, vector = self._ready(), self._embedder.embed([query])[0]
-        shelves = [one for one in self._ledger.shelves() if env in (None, one[0]) and kind in (None, one[1])]
+        shelves = self._ledger.names(kind, env)
         near = [hit for shelf in shelves for hit in self._nearest(index, shelf, vector, POOL * k, None)]
         near = sorted(near, key=_nearest_first)[: POOL * k]
         here = {entry.id: entry for env, kind in shelves for entry in self._ledger.entries(None, kind, env)}
         words = Words({entry.id: f"{entry.key}\n{entry.text}" for entry in here.values()}).ranked(query, POOL * k) if here else []
         known = {entry.id: nearness for entry, nearness in near}
-        for id in words:
-            if id not in known:
-                shelf = (here[id].env, here[id].kind)
-                known[id] = round(float(index.vectors(shelf, [self._ledger.indexed(shelf, here[id])])[0] @ vector), 6)
+        for shelf in shelves:
+            new = [here[id] for id in words if id not in known and (here[id].env, here[id].kind) == shelf]
+            known |= self._similarity(index, shelf, new, vector)
         return [(here[id], known[id]) for id in fused([entry.id for entry, _ in near], words)[:k]]
 
     def vectors(self, texts: Sequence[str]) -> Vectors:
@@ -241,7 +240,7 @@ class EntryMemory:
             + ranking.recency * 0.5 ** (newest - entry.round)
             for place, (entry, near) in enumerate(found)
         ]
-        rows = index.vectors(shelf, [self._ledger.indexed(shelf, entry) for entry, _ in found])
+        rows = self._vectors(index, shelf, [entry for entry, _ in found])
         return [found[place] for place in differing(worth, rows, k, ranking.difference)]
 
     def _with_words(
@@ -264,9 +263,17 @@ class EntryMemory:
             by_words |= {one.id: one for one in self._ledger.under(shelf, id, as_of) if not (skip and skip(one))}
         known = {entry.id: (entry, nearness) for entry, nearness in near}
         new = [one for one in by_words.values() if one.id not in known]
-        rows = index.vectors(shelf, [self._ledger.indexed(shelf, one) for one in new])
-        known |= {one.id: (one, round(float(row @ vector), 6)) for one, row in zip(new, rows, strict=True)}
+        similar = self._similarity(index, shelf, new, vector)
+        known |= {one.id: (one, similar[one.id]) for one in new}
         return [known[id] for id in fused([entry.id for entry, _ in near], list(by_words))]
+
+    def _similarity(self, index: Index, shelf: Shelf, entries: Sequence[Entry], vector: NDArray[np.float32]) -> dict[str, float]:
+        """The cosine of each entry's own key to `vector`, by its id."""
+        rows = self._vectors(index, shelf, entries)
+        return {one.id: round(float(row @ vector), 6) for one, row in zip(entries, rows, strict=True)}
+
+    def _vectors(self, index: Index, shelf: Shelf, entries: Sequence[Entry]) -> NDArray[np.float32]:
+        return index.vectors(shelf, [self._ledger.indexed(shelf, one) for one in entries])
 
 
 def open_memory(folder: Path, *, create: bool = True, embedder: Embedder | None = None) -> EntryMemory:
@@ -275,7 +282,7 @@ def open_memory(folder: Path, *, create: bool = True, embedder: Embedder | None 
     The embedder is the one that the memory was made with, MiniLM for a new one, unless another is given. Raises AgentevolveError
     when the folder holds something else, was made with another embedding model, is damaged, or is open elsewhere.
     """
-    embedder = embedder or _made_with(folder)
+    embedder = embedder or made_with(folder)
     lock = prepare(folder, embedder, create)
     try:
         check_model(folder, embedder)
@@ -290,12 +297,13 @@ def read_memory(folder: Path, *, embedder: Embedder | None = None) -> EntryMemor
 
     Raises AgentevolveError as `open_memory` does, but for one that is open elsewhere.
     """
-    embedder = embedder or _made_with(folder)
+    embedder = embedder or made_with(folder)
     check_model(folder, embedder)
     return EntryMemory(folder, embedder, None)
 
 
-def _made_with(folder: Path) -> Embedder:
+def made_with(folder: Path) -> Embedder:
+    """The embedder that the memory in `folder` was made with; MiniLM where there is none yet."""
     return load_embedder(about(folder)["embedding_model"]) if (folder / ABOUT).is_file() else MiniLM()
 
 

@@ -165,8 +165,10 @@ class LiteModel:
 
     def _shown(self, messages: Messages, tools: Sequence[Tool]) -> list[dict[str, Any]]:
         by_tools = bool(tools) and self.native_tools
-        plain = [{"role": message.role, "content": message.content} for message in alternating(messages)]
-        shown = list(native_form(messages)) if by_tools else plain
+        if by_tools:
+            shown = list(native_form(messages))
+        else:
+            shown = [{"role": message.role, "content": message.content} for message in alternating(messages)]
         if self._manner.has("reasoning_content") or (by_tools and self.name.startswith(DEMANDING)):
             thoughts = [message.thinking for message in messages if message.role == "assistant"]
             answers = [one for one in shown if one["role"] == "assistant"]

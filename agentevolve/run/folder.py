@@ -305,6 +305,16 @@ class Run:
             raise AgentevolveError(f"{where}: not a line of a run's journal ({why}); nothing was changed") from None
 
 
+def seeds(place: Path) -> list[Path]:
+    """The folders of the runs at `place`: itself, or one for each seed. Raises AgentevolveError if there is none."""
+    if (place / JOURNAL).is_file():
+        return [place]
+    found = sorted(folder for folder in place.glob("seed-*") if (folder / JOURNAL).is_file())
+    if not found:
+        raise AgentevolveError(f"{place}: not a run: there is no {JOURNAL} in it")
+    return found
+
+
 def read_run(folder: Path) -> Run:
     """The run in `folder` for reading alone, also while another process writes: nothing is locked, made or changed."""
     return Run(folder, quiet=True, read_only=True)

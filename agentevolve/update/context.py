@@ -15,9 +15,12 @@ from agentevolve.run.folder import Run
 def memory_of(run: Run) -> EntryMemory:
     """The run's memory, open."""
     folder = run.folder / "memory"
-    made = load_embedder(run.embedder) if run.embedder and not folder.is_dir() else None
-    memory: EntryMemory = run.part("memory", str(folder.resolve()), lambda: open_memory(folder, embedder=made))
-    return memory
+
+    def opened() -> EntryMemory:
+        chosen = load_embedder(run.embedder) if run.embedder and not folder.is_dir() else None
+        return open_memory(folder, embedder=chosen)
+
+    return run.part("memory", str(folder.resolve()), opened)
 
 
 def remember(policy: Policy, entries: Sequence[Entry], run: Run) -> Policy:
