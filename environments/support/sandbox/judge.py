@@ -90,7 +90,7 @@ def _walls_here() -> tuple[str, ...]:
 
 
 def _asked(order: str, job: str, patience: float) -> dict[str, Any]:
-    """The keeper's verdict. It and the candidate are gone when this returns or raises."""
+    """The keeper's verdict. It is gone when this returns or raises; the candidate, which dies with it, a moment later at most."""
     bare = ["-S", "-s", "-P", "-X", "utf8"]  # no site-packages, nothing of the user's, no current folder
     # the order of a set's elements, which a solution may lean on, is the same each time
     settings = {"PYTHONHASHSEED": "0"} | {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
