@@ -134,3 +134,6 @@ class Memory(Protocol):
 
         Those that `skip` says yes to are passed over.
         """
+
+    def cost(self, *texts: str) -> Usage:
+        """What embedding the texts, as a query or as keys, costs."""

@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from agentevolve.act.prompting import lived_messages, render, transcript
-from agentevolve.memory import embedded_tokens
 from agentevolve.policy import Policy
 from agentevolve.protocols import Memory
 from agentevolve.records import Entry, Lived, Looked, Message, Task, Usage
@@ -61,7 +60,7 @@ def at_start(memory: Memory, asked: Asked) -> Recalled:
     looked = asked.policy.recall.when != "stuck"
     kept, thought = _fitting(_wanted(memory, asked, looked=looked), asked, asked.policy.recall.tokens, as_turns=True)
     demos, context = _shown(kept, asked)
-    return Recalled(thought, demos, context, _used(kept), _cost(asked) if looked else Usage())
+    return Recalled(thought, demos, context, _used(kept), _cost(memory, asked) if looked else Usage())
 
 
 def at_turn(memory: Memory, asked: Asked, before: Collection[str], tokens: int) -> Recalled:
@@ -69,7 +68,7 @@ def at_turn(memory: Memory, asked: Asked, before: Collection[str], tokens: int) 
     kept, thought = _fitting(_nearest(memory, asked, before), asked, tokens, as_turns=False)
     told = [_told(one) for one in kept]
     context = render("recall", entries=told, ending="Your game goes on:") if told else ""
-    return Recalled(thought, (), context, _used(kept), _cost(asked))
+    return Recalled(thought, (), context, _used(kept), _cost(memory, asked))
 
 
 class _Candidate(NamedTuple):
@@ -94,8 +93,8 @@ def _used(kept: Sequence[_Kept]) -> int:
     return sum(one.size for one in kept)
 
 
-def _cost(asked: Asked) -> Usage:
-    return Usage(embedded_tokens=embedded_tokens(asked.query)) if any(asked.policy.recall.nearest.values()) else Usage()
+def _cost(memory: Memory, asked: Asked) -> Usage:
+    return memory.cost(asked.query) if any(asked.policy.recall.nearest.values()) else Usage()
 
 
 def _wanted(memory: Memory, asked: Asked, *, looked: bool) -> Iterator[_Candidate]:

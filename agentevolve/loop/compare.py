@@ -20,7 +20,7 @@ from agentevolve.config import Comparison, Entrant, changed_settings, read_compa
 from agentevolve.evaluate import Arm, Learnt
 from agentevolve.load import load_method, load_task_set, ready, tasks_of
 from agentevolve.loop.evolve import base_policy, check_method, check_model, held_out, practised
-from agentevolve.memory.embed import load_embedder
+from agentevolve.memory.embed import check_price, load_embedder
 from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError, BudgetExceeded
 from agentevolve.records import Task, Trajectory, Usage
@@ -62,7 +62,7 @@ def check_comparison(config: Comparison) -> list[list[Exercise]]:
     """What there is to do, by task set and seed; raises AgentevolveError for a comparison that cannot be run."""
     for name in (*config.tasks, *([config.guard] if config.guard else [])):
         ready(load_task_set(name))
-    load_embedder(config.embedder)
+    check_price(load_embedder(config.embedder), config.budget.usd)
     check_model(config, config.budget.usd)
     for entrant in config.methods:
         check_method(entrant.method, entrant.settings, config.model)

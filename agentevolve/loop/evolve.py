@@ -17,7 +17,7 @@ from agentevolve.config import Config, Setup, changed_settings, read_config, wri
 from agentevolve.evaluate.gate import gate
 from agentevolve.load import TaskSet, load_method, load_task_set, ready, tasks_of
 from agentevolve.local.train import LoraSettings, check_trainable
-from agentevolve.memory.embed import load_embedder
+from agentevolve.memory.embed import check_price, load_embedder
 from agentevolve.memory.folder import about, memory_folder
 from agentevolve.models.lite import open_model
 from agentevolve.policy import Policy, Recall
@@ -82,7 +82,7 @@ def check(config: Config) -> None:
     for place in [Path(variant.memory) for variant in config.variants if variant.memory]:
         for seed in config.seeds:
             about(memory_folder(place, seed))
-    load_embedder(config.embedder)
+    check_price(load_embedder(config.embedder), config.max_usd)
     check_model(config, config.max_usd)
     check_method(config.method, config.settings, config.model)
 

@@ -7,7 +7,7 @@
 A memory folder holds `memory.json` (which embedding model made it), `entries.jsonl` (the journal) and `chroma/` (the index).
 """
 
-from agentevolve.memory.embed import Embedder, HashEmbedder, MiniLM, embedded_tokens, load_embedder
+from agentevolve.memory.embed import Embedder, HashEmbedder, MiniLM, load_embedder
 from agentevolve.memory.ledger import Ledger
 from agentevolve.memory.store import EntryMemory, open_memory, read_entries, read_ledger, read_memory, read_stats
 
@@ -17,7 +17,6 @@ __all__ = [
     "HashEmbedder",
     "Ledger",
     "MiniLM",
-    "embedded_tokens",
     "load_embedder",
     "open_memory",
     "read_entries",

@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from agentevolve.models.usage import tokens_of
+from agentevolve.models.usage import known_price, tokens_of
+from agentevolve.policy import Price
 from agentevolve.protocols import AgentevolveError
+from agentevolve.records import Usage
 from agentevolve.wheels import digest_of
 
 if TYPE_CHECKING:
@@ -42,6 +44,9 @@ class Embedder(Protocol):
     def embed(self, texts: Sequence[str]) -> Vectors:
         """`texts` as float32 rows of length 1: shape (len(texts), dim)."""
 
+    def cost(self, *texts: str) -> Usage:
+        """What embedding the texts costs: about how many tokens, and in USD where a backend is paid for them."""
+
 
 class HashEmbedder:
     """A hashed bag of words: deterministic, instant, without a model file. For tests and for trying things out.
@@ -63,6 +68,10 @@ class HashEmbedder:
                 row[hashlib.blake2b(word.encode("utf-8", "surrogatepass")).digest()[0] % self.dim] += 1.0
         return unit(rows)
 
+    def cost(self, *texts: str) -> Usage:
+        """As for an encoder: a quarter of the characters, at most 256 tokens a text."""
+        return _read_here(texts)
+
 
 class MiniLM:
     """all-MiniLM-L6-v2 on the CPU, 384 dimensions, loaded at the first text.
@@ -83,6 +92,10 @@ class MiniLM:
         Raises AgentevolveError when the model is neither installed nor to be had from the hub, or is not the published one.
         """
         return self._texts.embed(texts)
+
+    def cost(self, *texts: str) -> Usage:
+        """About as many word pieces as the model works on: a quarter of the characters, at most 256 a text."""
+        return _read_here(texts)
 
 
 class _Texts:
@@ -133,6 +146,10 @@ class SentenceModel:
         """Unit vectors, shape (len(texts), the model's dimension). Raises AgentevolveError for a model that cannot be loaded."""
         return self._texts.embed(texts)
 
+    def cost(self, *texts: str) -> Usage:
+        """About as many word pieces as the model works on: a quarter of the characters, at most 256 a text."""
+        return _read_here(texts)
+
     @functools.cached_property
     def _folder(self) -> Path:
         folder = Path(self.name).expanduser()
@@ -149,6 +166,19 @@ class LiteEmbedder:
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors, shape (len(texts), the model's dimension). Raises AgentevolveError when the backend gives none."""
         return self._texts.embed(texts)
+
+    def cost(self, *texts: str) -> Usage:
+        """A quarter of the characters that are sent, by LiteLLM's price for them; an upper estimate, as texts are asked once."""
+        tokens = sum(tokens_of(readable(text)) for text in texts)
+        price = self.price
+        return Usage(embedded_tokens=tokens, usd=price.of(Usage(prompt_tokens=tokens)) if price else 0.0)
+
+    @functools.cached_property
+    def price(self) -> Price | None:
+        """USD a million tokens, as LiteLLM knows it; None where it does not."""
+        from agentevolve.models.backend import info
+
+        return known_price(info(self.name))
 
     def _encode(self, texts: list[str]) -> Vectors:
         import numpy as np
@@ -191,9 +221,17 @@ def load_embedder(name: str) -> Embedder:
     return LiteEmbedder(name) if provider in litellm().provider_list else SentenceModel(name)
 
 
-def embedded_tokens(*texts: str) -> int:
-    """About how many word pieces an encoder works on for `texts`: a quarter of their characters, at most 256 a text."""
-    return sum(min(WINDOW, tokens_of(text)) for text in texts)
+def _read_here(texts: Sequence[str]) -> Usage:
+    return Usage(embedded_tokens=sum(min(WINDOW, tokens_of(text)) for text in texts))
+
+
+def check_price(embedder: Embedder, max_usd: float | None) -> None:
+    """Raise AgentevolveError for a limit in dollars on a backend's embedder whose price nobody knows."""
+    if max_usd is not None and isinstance(embedder, LiteEmbedder) and embedder.price is None:
+        raise AgentevolveError(
+            f"max_usd: no price of the embedder {embedder.name} is known, so a limit in dollars would not bind; use one with a"
+            " price, or a limit in tokens"
+        )
 
 
 def readable(text: str) -> str:

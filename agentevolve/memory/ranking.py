@@ -19,11 +19,14 @@ class Words:
 
         self._bm25s, self._ids = bm25s, list(texts)
         self._index = bm25s.BM25()
-        self._index.index(self._tokens(list(texts.values())), show_progress=False)
+        if texts:
+            self._index.index(self._tokens(list(texts.values())), show_progress=False)
 
     def ranked(self, query: str, n: int) -> list[str]:
         """The ids of at most `n` texts that share a word with `query`, the best first."""
         n = min(n, len(self._ids))
+        if not n:
+            return []
         places, scores = self._index.retrieve(self._tokens([query]), k=n, show_progress=False)
         hits = [
             (-round(float(score), 6), self._ids[place]) for place, score in zip(places[0], scores[0], strict=True) if score > 0

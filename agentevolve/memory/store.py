@@ -17,7 +17,7 @@ from agentevolve.memory.folder import ABOUT, INDEX, JOURNAL, about, check_model,
 from agentevolve.memory.ledger import Ledger, Shelf
 from agentevolve.memory.ranking import Words, differing, fused
 from agentevolve.protocols import AgentevolveError
-from agentevolve.records import NEAREST, Entry, Ranking
+from agentevolve.records import NEAREST, Entry, Ranking, Usage
 from agentevolve.run.lock import LOCK, Lock
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class EntryMemory:
         self._index: Index | None = None
         self._pending: dict[Shelf, dict[str, str] | None] = {}  # what is to be indexed; None: all of the shelf anew
         self._words: dict[Shelf, Words] = {}
+        self._said: dict[tuple[Shelf, ...], tuple[dict[str, Entry], Words]] = {}  # what is searched, until something changes
         if lock:
             self._held.enter_context(lock)
 
@@ -61,11 +62,13 @@ class EntryMemory:
             for shelf, keys in self._ledger.add(entries).items():
                 known = self._pending.get(shelf, {})
                 self._pending[shelf] = None if keys is None or known is None else known | keys
+            self._said.clear()
 
     def retire(self, id: str, round: int, why: str) -> None:
         """From `round` on, do not recall the entry. Raises AgentevolveError for an unknown id; the first retirement stands."""
         self._check(writing=True)
         self._ledger.retire(id, round, why)
+        self._said.clear()
 
     def note(self, gains: Mapping[str, float], round: int) -> None:
         """Write down what entries were worth as of `round`: the gain of each, in [-1, 1]."""
@@ -117,17 +120,29 @@ class EntryMemory:
         shelves = self._ledger.names(kind, env)
         near = [hit for shelf in shelves for hit in self._nearest(index, shelf, vector, POOL * k, None)]
         near = sorted(near, key=_nearest_first)[: POOL * k]
-        here = {entry.id: entry for env, kind in shelves for entry in self._ledger.entries(None, kind, env)}
-        words = Words({entry.id: f"{entry.key}\n{entry.text}" for entry in here.values()}).ranked(query, POOL * k) if here else []
+        here, said = self._searched(tuple(shelves))
+        words = said.ranked(query, POOL * k)
         known = {entry.id: nearness for entry, nearness in near}
         for shelf in shelves:
             new = [here[id] for id in words if id not in known and (here[id].env, here[id].kind) == shelf]
             known |= self._similarity(index, shelf, new, vector)
         return [(here[id], known[id]) for id in fused([entry.id for entry, _ in near], words)[:k]]
 
+    def _searched(self, shelves: tuple[Shelf, ...]) -> tuple[dict[str, Entry], Words]:
+        """The shelves' entries by their ids, and the words of their keys and texts."""
+        with self._lock:
+            if shelves not in self._said:
+                here = {entry.id: entry for env, kind in shelves for entry in self._ledger.entries(None, kind, env)}
+                self._said[shelves] = here, Words({entry.id: f"{entry.key}\n{entry.text}" for entry in here.values()})
+            return self._said[shelves]
+
     def vectors(self, texts: Sequence[str]) -> Vectors:
         """`texts` as the memory's embedding model sees them: unit vectors, shape (len(texts), dim); products are cosines."""
         return self._embedder.embed(texts)
+
+    def cost(self, *texts: str) -> Usage:
+        """What embedding the texts costs."""
+        return self._embedder.cost(*texts)
 
     def stats(self) -> dict[str, Any]:
         """Counts by kind, env and round, the retired ones, the embedding model, and the folder's size in bytes."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from agentevolve.memory import EntryMemory, embedded_tokens
+from agentevolve.memory import EntryMemory
 from agentevolve.memory.keys import key_id
-from agentevolve.records import Entry, Trajectory, Usage
+from agentevolve.records import Entry, Trajectory
 from agentevolve.refine.filters import learnable
 from agentevolve.run.folder import Run
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def vectors(texts: Sequence[str], memory: EntryMemory, run: Run) -> Vectors:
     """The texts as unit vectors of the memory's embedding model, shape (len(texts), dim); the run pays once for each text."""
     for text in texts:
-        run.spend(f"embed/text/{key_id(text)}", Usage(embedded_tokens=embedded_tokens(text)))
+        run.spend(f"embed/text/{key_id(text)}", memory.cost(text))
     return memory.vectors(texts)
 
 

@@ -6,9 +6,9 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from agentevolve.memory import EntryMemory, embedded_tokens, load_embedder, open_memory
+from agentevolve.memory import EntryMemory, load_embedder, open_memory
 from agentevolve.policy import Policy
-from agentevolve.records import Entry, Kind, Usage
+from agentevolve.records import Entry, Kind
 from agentevolve.run.folder import Run
 
 
@@ -29,7 +29,7 @@ def remember(policy: Policy, entries: Sequence[Entry], run: Run) -> Policy:
     memory.add(entries)
     if entries:
         ids = hashlib.sha256(json.dumps([entry.id for entry in entries]).encode()).hexdigest()[:12]
-        run.spend(f"embed/{ids}", Usage(embedded_tokens=embedded_tokens(*{entry.key for entry in entries})))
+        run.spend(f"embed/{ids}", memory.cost(*{entry.key for entry in entries}))
     return policy.using(memory=str(memory.folder), as_of=run.round)
 
 

@@ -1,6 +1,6 @@
 """LangMem's two tools over our store, called by a LangGraph agent as its own documentation has it.
 
-LangMem brings providers' packages along, so it is no extra of ours: `pip install langmem` into an environment of its own runs this.
+LangMem brings providers' packages along, so it is no extra of ours: this runs where somebody installed it (pip install langmem).
 """
 
 import json

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from agentevolve.memory import HashEmbedder, MiniLM, load_embedder, open_memory, read_memory
-from agentevolve.memory.embed import HUB_ID, LiteEmbedder, SentenceModel, load_encoder, weights_folder
+from agentevolve.memory.embed import HUB_ID, LiteEmbedder, SentenceModel, check_price, load_encoder, weights_folder
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Entry
 
@@ -141,3 +141,13 @@ def test_a_backend_that_embeds_nothing_is_named_in_one_line(backend):
     with pytest.raises(AgentevolveError, match=r"embedder .*openai/some-embedder") as error:
         load_embedder("openai/some-embedder").embed(["a"])
     assert "\n" not in str(error.value)
+
+
+def test_what_a_backend_embeds_is_paid_for_and_what_is_embedded_here_is_not(tmp_path):
+    paid = load_embedder("openai/text-embedding-3-small").cost("a" * 400, "b" * 400)
+    assert paid.embedded_tokens == 200 and paid.usd == pytest.approx(200 * 0.02 / 1e6)
+    assert load_embedder("hash").cost("a" * 4_000).usd == 0 and MiniLM().cost("a" * 4_000).embedded_tokens == 256
+    check_price(load_embedder("openai/text-embedding-3-small"), 1.0)
+    check_price(load_embedder("openai/some-embedder"), None)
+    with pytest.raises(AgentevolveError, match="no price of the embedder openai/some-embedder is known"):
+        check_price(load_embedder("openai/some-embedder"), 1.0)

@@ -47,6 +47,16 @@ def test_recall_keeps_to_environment_and_kind_and_search_does_not(tmp_path: Path
         assert memory.recall("find the coin", env="coin", k=0) == []
 
 
+def test_search_sees_what_has_come_and_gone_since(tmp_path: Path):
+    with opened(tmp_path / "m") as memory:
+        assert memory.search("find the coin", 3) == []
+        memory.add([entry("a"), entry("b", key="find the lamp")])
+        assert [hit.id for hit, _ in memory.search("find the coin", 3)] == ["a", "b"]
+        memory.add([entry("c", key="find a coin")])
+        memory.retire("a", 1, "wrong")
+        assert [hit.id for hit, _ in memory.search("find the coin", 3)] == ["b", "c"]
+
+
 def test_as_of_a_round_the_memory_is_what_it_was_then(tmp_path: Path):
     with opened(tmp_path / "m") as memory:
         memory.add([entry("a", round=0), entry("b", round=1), entry("c", round=2)])
