@@ -113,7 +113,7 @@ def _recall(state: State, runtime: Runtime[Attempt]) -> dict[str, Any]:
 
 def _asked(attempt: Attempt, query: str, actions: tuple[str, ...]) -> Asked:
     count = attempt.model.count if attempt.model else tokens_of
-    return Asked(attempt.policy, attempt.task, query, attempt.rng, bool(actions), attempt.measured, count)
+    return Asked(attempt.policy, attempt.task, query, attempt.rng, bool(actions), bool(attempt.tools), attempt.measured, count)
 
 
 def _note(attempt: Attempt, found: Recalled) -> None:

@@ -63,9 +63,14 @@ def exchange(turn: Turn, show_actions: bool) -> list[Message]:
 
 
 def lived_messages(lived: Lived, show_actions: bool) -> list[Message]:
-    """An earlier attempt as it would have been lived under these rules: what was asked, then each action and what came back."""
+    """An earlier attempt as it would have been lived under these rules: what was asked, then each action and what came back.
+
+    After the last action nothing is chosen any more, so that no actions are listed there.
+    """
     asked = Message(role="user", content=clean(shown(lived.prompt, lived.actions, show_actions)))
-    return [asked, *(message for turn in lived.turns for message in exchange(turn, show_actions))]
+    *turns, last = lived.turns
+    over = last.model_copy(update={"actions": ()})
+    return [asked, *(message for turn in (*turns, over) for message in exchange(turn, show_actions))]
 
 
 def conversation(trajectory: Trajectory, *, keep_context: bool) -> tuple[list[Message], list[Message]]:

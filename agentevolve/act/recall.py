@@ -42,8 +42,8 @@ class Recalled(NamedTuple):
 class Asked(NamedTuple):
     """For whom memory is looked into: the policy, the task, the text that nearness is measured to, the luck of the attempt.
 
-    `choosing` says whether the world lists actions; `measured` attempts are never shown a solution of their own task.
-    `count` gives a text's tokens.
+    `choosing` says whether the world lists actions, `calling` whether it takes tool calls; `measured` attempts are never shown a
+    solution of their own task. `count` gives a text's tokens.
     """
 
     policy: Policy
@@ -51,6 +51,7 @@ class Asked(NamedTuple):
     query: str
     rng: random.Random
     choosing: bool
+    calling: bool
     measured: bool
     count: Callable[[str], int]
 
@@ -230,7 +231,11 @@ def _told(one: _Kept) -> Entry:
 
 
 def _as_turns(kept: Sequence[_Kept], asked: Asked) -> tuple[list[Message], str]:
-    """The attempts as one conversation, and what is said about the last one's outcome."""
+    """The attempts as one conversation, and what is said after it: how the last one ended, and its outcome.
+
+    User and agent alternate: what an attempt's last action brought stands before the next attempt, in one message. The answer to
+    a tool call stays a message of its own, as it must.
+    """
     messages: list[Message] = []
     said = ""
     for one in kept:
@@ -238,6 +243,8 @@ def _as_turns(kept: Sequence[_Kept], asked: Asked) -> tuple[list[Message], str]:
         first, *rest = lived_messages(one.lived, asked.policy.show_actions)
         if said:
             first = first.model_copy(update={"content": f"{said} {render('next', choosing=asked.choosing)}\n{first.content}"})
-        messages += [first, *rest]
         said = render("outcome", entry=one.candidate.entry, choosing=asked.choosing)
+        if not asked.calling:
+            said = f"{rest.pop().content}\n{said}"
+        messages += [first, *rest]
     return messages, said

@@ -48,7 +48,7 @@ def recalling(trajectories: Sequence[Trajectory], policy: Policy, run: Run) -> l
     count, made = counter(policy, run), []
     for one in trajectories:
         rng = run.rng("recalling", one.id)
-        found = at_start(memory, Asked(policy, one.task, one.prompt, rng, bool(one.actions), True, count))
+        found = at_start(memory, Asked(policy, one.task, one.prompt, rng, bool(one.actions), bool(one.tools), True, count))
         turns = [turn.model_copy(update={"looked": (), "context": ""}) for turn in one.turns]
         shown = {
             "recalled": found.ids,

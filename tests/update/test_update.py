@@ -74,7 +74,7 @@ def test_what_is_learnt_comes_after_the_prompt_and_begins_and_ends_with_an_actio
     attempts, _, _ = won
     for attempt, row in zip(attempts, examples(attempts, keep_memory=True), strict=True):
         turn = ["assistant", "user"]
-        assert [message.role for message in row.prompt] == ["system", "user", *turn * 3, "user"]
+        assert [message.role for message in row.prompt] == ["system", *turn[::-1] * 3, "user"]
         said = [message.content for message in row.completion if message.role == "assistant"]
         assert said == [turn.action for turn in attempt.turns]
         assert [message.role for message in row.completion] == ["assistant", "user"] * 2 + ["assistant"]
