@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 
 ENDS = re.compile(r"(?<=[.!?:])\s+|\n+")
 
@@ -67,6 +67,25 @@ class Shelved:
         """What of `key` is indexed."""
         return distinctive(key, self.shared)
 
-    def texts(self) -> dict[str, str]:
+    def texts(self) -> Texts:
         """What is indexed: {id: text}."""
-        return {id: self.text(self.raw[keys[0]]) for id, keys in self.indexed.items()}
+        return Texts(self.raw, {id: keys[0] for id, keys in self.indexed.items()}, self.shared)
+
+
+class Texts(Mapping[str, str]):
+    """What is indexed of a shelf's keys as they were, {id: text}: a text is made when it is asked for."""
+
+    def __init__(self, raw: Mapping[str, str], keys: Mapping[str, str], shared: frozenset[str]) -> None:
+        self._raw, self._keys, self._shared = raw, keys, shared
+
+    def __getitem__(self, id: str) -> str:
+        """The text."""
+        return distinctive(self._raw[self._keys[id]], self._shared)
+
+    def __iter__(self) -> Iterator[str]:
+        """The ids, in the order in which they came."""
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._keys)

@@ -161,12 +161,12 @@ class Ledger:
         with self._lock:
             return [one for one in self._shelves if env in (None, one[0]) and kind in (None, one[1])]
 
-    def shelves(self) -> dict[Shelf, dict[str, str]]:
+    def shelves(self) -> dict[Shelf, Mapping[str, str]]:
         """For each (env, kind) what of the keys of all entries, retired ones too, is indexed: {id: text}."""
         with self._lock:
             return {shelf: held.texts() for shelf, held in self._shelves.items()}
 
-    def shelf(self, shelf: Shelf) -> dict[str, str]:
+    def shelf(self, shelf: Shelf) -> Mapping[str, str]:
         """As `shelves`, for one of them."""
         with self._lock:
             return self._shelves[shelf].texts() if shelf in self._shelves else {}
