@@ -17,6 +17,7 @@ from agentevolve.memory.folder import INDEX
 from agentevolve.memory.folder import JOURNAL as ENTRIES
 from agentevolve.memory.index import remove_index
 from agentevolve.memory.provenance import holds, line_of
+from agentevolve.memory.seals import CLOSED
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Entry, Example, Record, Trajectory
 from agentevolve.run.folder import JOURNAL, Run
@@ -155,6 +156,7 @@ def _tombstone(one: Trajectory) -> Trajectory:
 def _out_of_memory(memory: Path, lines: list[dict[str, Any]], gone: set[str]) -> None:
     """Delete the memory's index, which is built anew when it is next needed, and rewrite its journal with tombstones."""
     remove_index(memory / INDEX)
+    (memory / CLOSED).unlink(missing_ok=True)
     heirs: dict[str, str] = {}  # who says the same as one that is gone takes its place
     kept = []
     for line in lines:

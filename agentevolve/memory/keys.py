@@ -42,7 +42,8 @@ class Shelved:
         self._sentences: set[str] = set()
         self.shared: frozenset[str] = frozenset()
         self.raw: dict[str, str] = {}  # key id: key
-        self.indexed: dict[str, list[str]] = {}  # id of what is indexed: key ids
+        self._indexed: dict[str, list[str]] = {}
+        self._left: list[str] = []  # key ids that are not in there yet
 
     def add(self, key: str, round: int) -> bool:
         """Add a key of that round. Whether the keys that were there are now indexed as something else."""
@@ -56,12 +57,19 @@ class Shelved:
             self._sentences = found if first else self._sentences & found
             self.shared = frozenset() if first else frozenset(self._sentences)
         if self.shared == before:
-            self.indexed.setdefault(key_id(self.text(key)), []).append(id)
+            self._left.append(id)
             return False
-        self.indexed = {}
-        for known, text in self.raw.items():
-            self.indexed.setdefault(key_id(self.text(text)), []).append(known)
+        self._indexed, self._left = {}, list(self.raw)
         return True
+
+    @property
+    def indexed(self) -> dict[str, list[str]]:
+        """By the id of what is indexed: key ids. Made when it is asked for, as of most shelves nothing is."""
+        left, self._left = self._left, []
+        for id in left:
+            under = key_id(self.text(self.raw[id])) if self.shared else id
+            self._indexed.setdefault(under, []).append(id)
+        return self._indexed
 
     def text(self, key: str) -> str:
         """What of `key` is indexed."""

@@ -99,8 +99,11 @@ class Rows:
 
         asked = vector.astype(np.float32)
         # not `@`: its thread pool, called from several rollout workers on few cores, took 100 ms where this takes 1
-        parts = [np.einsum("ij,j->i", block["vector"], asked) for block in self._blocks]
-        near = np.concatenate([*parts, np.zeros(0, np.float32)])[after:]
+        parts, first = [np.zeros(0, np.float32)], 0
+        for block in self._blocks:
+            parts.append(np.einsum("ij,j->i", block["vector"][max(0, after - first) :], asked))
+            first += len(block)
+        near = np.concatenate(parts)
         if n < len(near):
             slack = len(vector) * np.finfo(np.float32).eps  # twice what the rounding of a sum of so many products can come to
             chosen = np.flatnonzero(near >= np.partition(near, len(near) - n)[len(near) - n] - slack)

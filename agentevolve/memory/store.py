@@ -152,10 +152,12 @@ class EntryMemory:
     def close(self) -> None:
         """Write the index out and let other processes write to the memory. Closing twice is allowed."""
         with self._lock, self._held:
-            self._closed = True
             index, self._index = self._index, None
             if index:
                 index.close()
+            if self._owned and not self._closed:
+                self._ledger.vouch()
+            self._closed = True
 
     def __enter__(self) -> Self:
         return self
