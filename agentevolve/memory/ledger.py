@@ -62,7 +62,7 @@ class Ledger:
             lines: list[dict[str, Any]] = []
             for fields in map(hidden, entries):
                 entry = Entry.model_validate(fields)
-                if not any(entry.id in known for known in (self._entries, self._kept, self._forgotten, made)):
+                if entry.id not in made and not self.used(entry.id):
                     told = _told(entry)
                     kept = (self._teller(told) or said.get(told, "")) if entry.sources else ""
                     made[entry.id] = entry, kept
@@ -102,6 +102,11 @@ class Ledger:
         """The entry of that id, retired or not, with all its sources; also by the id of what said the same again."""
         held = self._entries.get(self._kept.get(entry_id, entry_id))
         return self.seen(held.entry) if held else None
+
+    def used(self, entry_id: str) -> bool:
+        """Whether there was ever an entry of that id, be it one that was forgotten: none can be added under it."""
+        with self._lock:
+            return any(entry_id in known for known in (self._entries, self._kept, self._forgotten))
 
     def said(self, entry_id: str, as_of: int | None = None) -> list[Entry]:
         """The entry as it was added, and what said the same again, as of a round."""

@@ -166,7 +166,7 @@ class Rows:
             return
         with self.path.open("rb") as file:
             head = file.read(HEAD)
-        self._dim = int.from_bytes(head[len(MAGIC) :], "little") if head.startswith(MAGIC) else 0
+        self._dim = int.from_bytes(head[len(MAGIC) :], "little") if len(head) == HEAD and head.startswith(MAGIC) else 0
         if not 0 < self._dim < 1 << 20:
             self._dim = 0
             return

@@ -76,6 +76,10 @@ class EntryMemory:
         """The entry of that id, retired or not; also by the id of what said the same again."""
         return self._ledger.get(id)
 
+    def used(self, id: str) -> bool:
+        """Whether there was ever an entry of that id, be it one that was forgotten: none can be added under it."""
+        return self._ledger.used(id)
+
     def entries(self, as_of: int | None = None, kind: str | None = None, env: str | None = None) -> list[Entry]:
         """The entries that are there now, or as of a round (added and not retired at a round <= as_of), oldest first."""
         return self._ledger.entries(as_of, kind, env)
