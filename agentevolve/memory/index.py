@@ -64,7 +64,7 @@ class Index:
         name = collection_name(shelf)
         with self._lock, told(self._folder):
             rows = self._opened(name)
-            if gone := set(rows.ids) - keys.keys():
+            if gone := {id for id in rows.ids if id not in keys}:
                 self._drop(name)
                 self._rows[name] = rows.without(gone)
         self.add(shelf, keys)

@@ -90,6 +90,10 @@ class Texts(Mapping[str, str]):
         """The text."""
         return distinctive(self._raw[self._keys[id]], self._shared)
 
+    def __contains__(self, id: object) -> bool:
+        """Whether something is indexed under the id; of which no text is made."""
+        return id in self._keys
+
     def __iter__(self) -> Iterator[str]:
         """The ids, in the order in which they came."""
         return iter(self._keys)

@@ -57,13 +57,13 @@ class Injected:
 
 
 def made(start: int, stop: int) -> list[Entry]:
-    """Entries of about 600 characters, in the four environments by turns and of ten rounds."""
+    """Entries of about 600 characters, in the four environments by turns and of ten thousand a round."""
     rng = random.Random(start)
     entries = []
     for i in range(start, stop):
         key = f"You are in a house. {' '.join(rng.choices(WORDS, k=10))} {i}"
         text = " ".join(rng.choices(WORDS, k=85))[:500]
-        entries.append(Entry(id=f"t{i}", kind="demo", key=key, text=text, env=ENVS[i % 4], round=1 + i // 100_000, reward=1.0))
+        entries.append(Entry(id=f"t{i}", kind="demo", key=key, text=text, env=ENVS[i % 4], round=1 + i // 10_000, reward=1.0))
     return entries
 
 
