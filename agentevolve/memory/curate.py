@@ -7,6 +7,7 @@ is written into the memory beside it, so that recall can rank by it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, count
 
 from agentevolve.memory.credit import Credit, credits
 from agentevolve.memory.store import EntryMemory
@@ -94,7 +95,9 @@ def _about(one: Entry, other: Entry) -> bool:
 def _as_one(memory: EntryMemory, group: Sequence[Entry], worth: Mapping[str, Credit], round: int) -> list[Curated]:
     best = max(group, key=lambda one: (_gain(one, worth), one.reward, -one.round))
     sources = tuple(dict.fromkeys(source for one in group for source in one.sources))
-    made = best.model_copy(update={"id": f"{best.id.split('@')[0]}@{round}", "round": round, "sources": sources})
+    stem = f"{best.id.split('@')[0]}@{round}"
+    ids = chain([stem], (f"{stem}.{n}" for n in count(2)))
+    made = best.model_copy(update={"id": next(id for id in ids if not memory.used(id)), "round": round, "sources": sources})
     why = f"says nearly the same as {best.id}"
     for one in group:
         memory.retire(one.id, round, why if one.id != best.id else "stands for others too from now on")

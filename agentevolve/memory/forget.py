@@ -7,7 +7,6 @@ was an entry, so that it does not come back. Weights cannot unlearn: the adapter
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +15,9 @@ from agentevolve.given import shown
 from agentevolve.local.adapter import ROWS, adapters_of, read_rows, rewrite_rows
 from agentevolve.memory.folder import INDEX
 from agentevolve.memory.folder import JOURNAL as ENTRIES
+from agentevolve.memory.index import remove_index
 from agentevolve.memory.provenance import holds, line_of
+from agentevolve.memory.seals import CLOSED
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Entry, Example, Record, Trajectory
 from agentevolve.run.folder import JOURNAL, Run
@@ -153,7 +154,9 @@ def _tombstone(one: Trajectory) -> Trajectory:
 
 
 def _out_of_memory(memory: Path, lines: list[dict[str, Any]], gone: set[str]) -> None:
-    """Rewrite the memory's journal with tombstones, and delete its index, which is built anew when it is next needed."""
+    """Delete the memory's index, which is built anew when it is next needed, and rewrite its journal with tombstones."""
+    remove_index(memory / INDEX)
+    (memory / CLOSED).unlink(missing_ok=True)
     heirs: dict[str, str] = {}  # who says the same as one that is gone takes its place
     kept = []
     for line in lines:
@@ -169,7 +172,6 @@ def _out_of_memory(memory: Path, lines: list[dict[str, Any]], gone: set[str]) ->
         kept.append(line)
     tombs = [{"op": "forget", "id": id} for id in sorted(gone)]
     Journal(memory / ENTRIES).rewrite([*tombs, *kept])
-    shutil.rmtree(memory / INDEX, ignore_errors=True)
 
 
 def _out_of_rows(folder: Path, attempts: set[str], sources: set[str], said: set[str]) -> tuple[int, list[str]]:

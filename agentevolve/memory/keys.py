@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 
 ENDS = re.compile(r"(?<=[.!?:])\s+|\n+")
 
@@ -42,7 +42,8 @@ class Shelved:
         self._sentences: set[str] = set()
         self.shared: frozenset[str] = frozenset()
         self.raw: dict[str, str] = {}  # key id: key
-        self.indexed: dict[str, list[str]] = {}  # id of what is indexed: key ids
+        self._indexed: dict[str, list[str]] = {}
+        self._left: list[str] = []  # key ids that are not in there yet
 
     def add(self, key: str, round: int) -> bool:
         """Add a key of that round. Whether the keys that were there are now indexed as something else."""
@@ -56,17 +57,47 @@ class Shelved:
             self._sentences = found if first else self._sentences & found
             self.shared = frozenset() if first else frozenset(self._sentences)
         if self.shared == before:
-            self.indexed.setdefault(key_id(self.text(key)), []).append(id)
+            self._left.append(id)
             return False
-        self.indexed = {}
-        for known, text in self.raw.items():
-            self.indexed.setdefault(key_id(self.text(text)), []).append(known)
+        self._indexed, self._left = {}, list(self.raw)
         return True
+
+    @property
+    def indexed(self) -> dict[str, list[str]]:
+        """By the id of what is indexed: key ids. Made when it is asked for, as of most shelves nothing is."""
+        left, self._left = self._left, []
+        for id in left:
+            under = key_id(self.text(self.raw[id])) if self.shared else id
+            self._indexed.setdefault(under, []).append(id)
+        return self._indexed
 
     def text(self, key: str) -> str:
         """What of `key` is indexed."""
         return distinctive(key, self.shared)
 
-    def texts(self) -> dict[str, str]:
+    def texts(self) -> Texts:
         """What is indexed: {id: text}."""
-        return {id: self.text(self.raw[keys[0]]) for id, keys in self.indexed.items()}
+        return Texts(self.raw, {id: keys[0] for id, keys in self.indexed.items()}, self.shared)
+
+
+class Texts(Mapping[str, str]):
+    """What is indexed of a shelf's keys as they were, {id: text}: a text is made when it is asked for."""
+
+    def __init__(self, raw: Mapping[str, str], keys: Mapping[str, str], shared: frozenset[str]) -> None:
+        self._raw, self._keys, self._shared = raw, keys, shared
+
+    def __getitem__(self, id: str) -> str:
+        """The text."""
+        return distinctive(self._raw[self._keys[id]], self._shared)
+
+    def __contains__(self, id: object) -> bool:
+        """Whether something is indexed under the id; of which no text is made."""
+        return id in self._keys
+
+    def __iter__(self) -> Iterator[str]:
+        """The ids, in the order in which they came."""
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._keys)

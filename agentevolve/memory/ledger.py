@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,10 +15,12 @@ from pydantic import ValidationError
 
 from agentevolve.memory.keys import Shelved, distinctive, key_id
 from agentevolve.memory.provenance import hidden, holds, signed_line
+from agentevolve.memory.seals import seal, sealed
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Entry
 from agentevolve.run.journal import Journal
 
+CHUNK = 1 << 20  # bytes that are hashed at a time
 Shelf = tuple[str, str]  # (env, kind): what one index collection holds
 
 
@@ -32,18 +36,20 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self._journal = Journal(path)
         self._lock = threading.RLock()
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, Held] = {}
         self._retired: dict[str, tuple[int, str]] = {}  # the round, and why
         self._kept: dict[str, str] = {}  # the id of what said the same again: the id of the entry
         self._forgotten: set[str] = set()
         self._gains: dict[str, list[tuple[int, float]]] = {}
         self._aside: dict[str, Entry] = {}  # not signed by this user: never recalled
-        self._again: dict[str, list[Entry]] = {}  # the id of an entry: what said the same again
-        self._texts: dict[str, str] = {}  # what is told, of those that are there: the id of the entry
+        self._again: dict[str, list[Held]] = {}  # the id of an entry: what said the same again
+        self._texts: dict[str, list[str]] | None = None  # what is told: the ids of entries; made when it is first asked for
         self._shelves: dict[Shelf, Shelved] = {}
-        self._under: dict[tuple[Shelf, str], list[tuple[Entry, int]]] = {}  # by key id: the entry, and since which round
-        for number, line in enumerate(self._journal.read(), 1):
-            self._replay(line, f"{path}:{number}")
+        self._under: dict[tuple[Shelf, str], list[tuple[Held, int]]] = {}  # by key id: the entry, and since which round
+        left = self._sealed = _vouched(path)
+        for number, line in enumerate(self._journal.lines(), 1):
+            left -= len(line) + 1
+            self._replay(line, number, vouched=left >= 0)
 
     def add(self, entries: Sequence[Entry]) -> dict[Shelf, dict[str, str] | None]:
         """Append the entries whose id is not there yet; they are on disk when this returns.
@@ -56,9 +62,9 @@ class Ledger:
             lines: list[dict[str, Any]] = []
             for fields in map(hidden, entries):
                 entry = Entry.model_validate(fields)
-                if not any(entry.id in known for known in (self._entries, self._kept, self._forgotten, made)):
+                if entry.id not in made and not self.used(entry.id):
                     told = _told(entry)
-                    kept = (self._texts.get(told) or said.get(told, "")) if entry.sources else ""
+                    kept = (self._teller(told) or said.get(told, "")) if entry.sources else ""
                     made[entry.id] = entry, kept
                     lines.append(signed_line(fields, kept))
                     said.setdefault(told, entry.id)
@@ -66,7 +72,7 @@ class Ledger:
                 self._journal.append(*lines)
             new: dict[Shelf, dict[str, str] | None] = {}
             for entry, kept in made.values():
-                shelf, anew = (entry.env, entry.kind), self._keep(entry, kept)
+                shelf, anew = (entry.env, entry.kind), self._keep(Held.of(entry), entry.key, kept)
                 keys = new.setdefault(shelf, {})
                 if anew or keys is None:
                     new[shelf] = None
@@ -90,22 +96,23 @@ class Ledger:
     def entries(self, as_of: int | None = None, kind: str | None = None, env: str | None = None) -> list[Entry]:
         """The entries that are there now, or were as of a round, oldest first."""
         with self._lock:
-            return [
-                self.seen(entry, as_of)
-                for entry in self._entries.values()
-                if kind in (None, entry.kind) and env in (None, entry.env) and self.present(entry, as_of)
-            ]
+            return [self.seen(held.entry, as_of) for held in self._held(as_of, kind, env)]
 
     def get(self, entry_id: str) -> Entry | None:
         """The entry of that id, retired or not, with all its sources; also by the id of what said the same again."""
-        entry = self._entries.get(self._kept.get(entry_id, entry_id))
-        return entry and self.seen(entry)
+        held = self._entries.get(self._kept.get(entry_id, entry_id))
+        return self.seen(held.entry) if held else None
+
+    def used(self, entry_id: str) -> bool:
+        """Whether there was ever an entry of that id, be it one that was forgotten: none can be added under it."""
+        with self._lock:
+            return any(entry_id in known for known in (self._entries, self._kept, self._forgotten))
 
     def said(self, entry_id: str, as_of: int | None = None) -> list[Entry]:
         """The entry as it was added, and what said the same again, as of a round."""
         with self._lock:
-            again = [one for one in self._again.get(entry_id, ()) if as_of is None or one.round <= as_of]
-            return [self._entries[entry_id], *again]
+            again = [one.entry for one in self._again.get(entry_id, ()) if as_of is None or one.round <= as_of]
+            return [self._entries[entry_id].entry, *again]
 
     def seen(self, entry: Entry, as_of: int | None = None) -> Entry:
         """The entry with all its sources, those of what said the same again too, as of a round."""
@@ -142,9 +149,9 @@ class Ledger:
     def all(self) -> list[Entry]:
         """Every entry that was ever added, oldest first."""
         with self._lock:
-            return [self.seen(entry) for entry in self._entries.values()]
+            return [self.seen(held.entry) for held in self._entries.values()]
 
-    def present(self, entry: Entry, as_of: int | None = None) -> bool:
+    def present(self, entry: Entry | Held, as_of: int | None = None) -> bool:
         """Whether the entry is there, now or as of a round."""
         retired = self._retired.get(entry.id)
         if as_of is None:
@@ -161,12 +168,12 @@ class Ledger:
         with self._lock:
             return [one for one in self._shelves if env in (None, one[0]) and kind in (None, one[1])]
 
-    def shelves(self) -> dict[Shelf, dict[str, str]]:
+    def shelves(self) -> dict[Shelf, Mapping[str, str]]:
         """For each (env, kind) what of the keys of all entries, retired ones too, is indexed: {id: text}."""
         with self._lock:
             return {shelf: held.texts() for shelf, held in self._shelves.items()}
 
-    def shelf(self, shelf: Shelf) -> dict[str, str]:
+    def shelf(self, shelf: Shelf) -> Mapping[str, str]:
         """As `shelves`, for one of them."""
         with self._lock:
             return self._shelves[shelf].texts() if shelf in self._shelves else {}
@@ -186,16 +193,16 @@ class Ledger:
         with self._lock:
             keys = self._shelves[shelf].indexed.get(id, ()) if shelf in self._shelves else ()
             found = {
-                entry.id: entry
+                held.id: held
                 for key in keys
-                for entry, since in self._under.get((shelf, key), ())
-                if self.present(entry, as_of) and (as_of is None or since <= as_of)
+                for held, since in self._under.get((shelf, key), ())
+                if self.present(held, as_of) and (as_of is None or since <= as_of)
             }
-            return [self.seen(entry, as_of) for entry in found.values()]
+            return [self.seen(held.entry, as_of) for held in found.values()]
 
     def stats(self) -> dict[str, Any]:
         """Counts of the entries that are there now, by kind, env and round; and how many were retired."""
-        present = self.entries()
+        present = self._held()
         return {
             "entries": len(present),
             "retired": len(self._retired),
@@ -205,39 +212,57 @@ class Ledger:
             "by_round": dict(sorted(Counter(entry.round for entry in present).items())),
         }
 
-    def _keep(self, entry: Entry, kept: str = "") -> bool:
+    def vouch(self) -> None:
+        """Write down that every line up to here is signed, so that who opens the journal next need not check each again."""
+        size, digest = _hashed(self._journal.path)
+        if size != self._sealed and not self._aside:
+            with contextlib.suppress(OSError):  # then they are checked
+                seal(self._journal.path.parent, {"size": size, "sha256": digest})
+
+    def _held(self, as_of: int | None = None, kind: str | None = None, env: str | None = None) -> list[Held]:
+        return [
+            held
+            for held in self._entries.values()
+            if kind in (None, held.kind) and env in (None, held.env) and self.present(held, as_of)
+        ]
+
+    def _keep(self, held: Held, key: str, kept: str = "") -> bool:
         """Take the entry in; whether its shelf is to be indexed anew."""
-        shelf = (entry.env, entry.kind)
+        shelf = (held.env, held.kind)
         if kept:
-            self._kept[entry.id] = kept
-            self._again.setdefault(kept, []).append(entry)
+            self._kept[held.id] = kept
+            self._again.setdefault(kept, []).append(held)
         else:
-            self._entries[entry.id] = entry
-            self._texts.setdefault(_told(entry), entry.id)
-        self._under.setdefault((shelf, key_id(entry.key)), []).append((self._entries[kept or entry.id], entry.round))
-        return self._shelves.setdefault(shelf, Shelved(entry.round)).add(entry.key, entry.round)
+            self._entries[held.id] = held
+            if self._texts is not None:
+                self._texts.setdefault(_told(held.entry), []).append(held.id)
+        self._under.setdefault((shelf, key_id(key)), []).append((self._entries[kept or held.id], held.round))
+        shelved = self._shelves.get(shelf) or self._shelves.setdefault(shelf, Shelved(held.round))
+        return shelved.add(key, held.round)
 
     def _retire(self, id: str, round: int, why: str) -> None:
-        if id in self._retired:
-            return
-        self._retired[id] = round, why
-        told = _told(self._entries[id])
-        if self._texts.get(told) == id:
-            del self._texts[told]
+        self._retired.setdefault(id, (round, why))
 
-    def _replay(self, line: dict[str, Any], where: str) -> None:
+    def _teller(self, told: str) -> str:
+        """The id of the oldest entry that is there and tells this; empty if none does."""
+        if self._texts is None:
+            self._texts = {}
+            for held in self._entries.values():
+                self._texts.setdefault(_told(held.entry), []).append(held.id)
+        return next((id for id in self._texts.get(told, ()) if id not in self._retired), "")
+
+    def _replay(self, raw: bytes, number: int, *, vouched: bool) -> None:
+        line, where = self._journal.parse(raw, number), (self._journal.path, number)
         match line:
-            case {"op": "add" | "again", "entry": dict() as fields} if not holds(line):
-                entry = read_entry(fields, where)
+            case {"op": "add" | "again", "entry": dict() as fields} if not (vouched or holds(line)):
+                entry = read_entry(fields, _named(where))
                 self._aside.setdefault(entry.id, entry)
             case {"op": "add", "entry": dict() as fields}:
-                entry = read_entry(fields, where)
-                if entry.id not in self._entries:
-                    self._keep(entry)
+                if fields["id"] not in self._entries:
+                    self._keep(Held(fields, raw, where), fields["key"])
             case {"op": "again", "id": str() as kept, "entry": dict() as fields} if kept in self._entries:
-                entry = read_entry(fields, where)
-                if entry.id not in self._kept:
-                    self._keep(entry, kept)
+                if fields["id"] not in self._kept:
+                    self._keep(Held(fields, raw, where), fields["key"], kept)
             case {"op": "retire", "id": str() as entry_id} if entry_id in self._aside:
                 pass
             case {"op": "worth", "round": int() as round, "gains": dict() as gains}:
@@ -249,7 +274,60 @@ class Ledger:
                 self._retire(entry_id, round, str(line.get("why", "")))
             case _:
                 known = '"add" of an entry, "again" or "retire" of a known id, "worth" or "forget"'
-                raise AgentevolveError(f"{where}: not a line of a memory: expected {known}")
+                raise AgentevolveError(f"{_named(where)}: not a line of a memory: expected {known}")
+
+
+class Held:
+    """An entry as its signed line has it: what it is filed under, and the whole when that is asked for.
+
+    Most entries of a large memory are never asked for, and a record costs several times what its line does.
+    """
+
+    __slots__ = ("_entry", "_line", "_where", "env", "id", "kind", "round")
+
+    def __init__(self, fields: Mapping[str, Any], line: bytes = b"", where: tuple[Path, int] = (Path(), 0)) -> None:
+        self.id, self.env, self.kind, self.round = fields["id"], fields["env"], fields["kind"], fields.get("round", 0)
+        self._line, self._where = line, where
+        self._entry: Entry | None = None
+
+    @classmethod
+    def of(cls, entry: Entry) -> Held:
+        """The entry, just made."""
+        held = cls({"id": entry.id, "env": entry.env, "kind": entry.kind, "round": entry.round})
+        held._entry = entry
+        return held
+
+    @property
+    def entry(self) -> Entry:
+        """The whole entry."""
+        if self._entry is None:
+            self._entry = read_entry(json.loads(self._line)["entry"], _named(self._where))
+            self._line = b""
+        return self._entry
+
+
+def _named(where: tuple[Path, int]) -> str:
+    return f"{where[0]}:{where[1]}"
+
+
+def _vouched(path: Path) -> int:
+    """Up to which byte the journal is known to be signed: what this user's key has vouched for and has not changed since."""
+    said = sealed(path.parent) or {}
+    size = said.get("size", 0)
+    return size if size and (size, said.get("sha256")) == _hashed(path, size) else 0
+
+
+def _hashed(path: Path, size: int | None = None) -> tuple[int, str]:
+    """The number and the hash of the file's first `size` bytes, or of all."""
+    digest, done = hashlib.sha256(), 0
+    try:
+        with path.open("rb") as file:
+            while (size is None or done < size) and (part := file.read(CHUNK if size is None else min(CHUNK, size - done))):
+                digest.update(part)
+                done += len(part)
+    except OSError:
+        return 0, ""
+    return done, digest.hexdigest()
 
 
 def _told(entry: Entry) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import hmac
 import json
 import os
@@ -50,7 +49,7 @@ def holds(line: dict[str, Any]) -> bool:
 
 def signed(text: str) -> str:
     """The signature of `text` under this user's key."""
-    return hmac.new(_key(key_file()), text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+    return hmac.digest(_key(os.environ.get(VARIABLE)), text.encode("utf-8", "surrogatepass"), "sha256").hex()
 
 
 def key_file() -> Path:
@@ -67,8 +66,9 @@ def _signature(fields: dict[str, Any], again: str) -> str:
 
 
 @functools.cache
-def _key(path: Path) -> bytes:
-    """The key, made at the first need, for this user's eyes only."""
+def _key(named: str | None) -> bytes:
+    """The key, by what the environment says of it: made at the first need, for this user's eyes only."""
+    path = key_file()
     try:
         if not path.is_file():
             _make(path)

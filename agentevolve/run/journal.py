@@ -12,9 +12,11 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from pydantic_core import from_json
 
 from agentevolve.protocols import AgentevolveError
 from agentevolve.redact import redacted
@@ -40,7 +42,26 @@ class Journal:
 
         Raises AgentevolveError naming file and line when a line is not a JSON object.
         """
-        return [self._parse(line, number) for number, line in enumerate(self._lines(), 1)]
+        return [self.parse(line, number) for number, line in enumerate(self.lines(), 1)]
+
+    def lines(self) -> Iterator[bytes]:
+        """Every whole line as it lies there, without its end, in order."""
+        try:
+            if self.path.is_file():
+                with self.path.open("rb") as file:
+                    yield from (line[:-1] for line in file if line.endswith(b"\n"))
+        except OSError as error:
+            raise AgentevolveError(f"{self.path}: cannot read: {error.strerror or error}") from None
+
+    def parse(self, line: bytes, number: int) -> dict[str, Any]:
+        """The line of that number as a dict. Raises AgentevolveError naming file and line when it is not a JSON object."""
+        try:
+            record = _loaded(line)
+        except ValueError as error:
+            raise self._damage(number, str(error)) from None
+        if not isinstance(record, dict):
+            raise self._damage(number, "not a JSON object")
+        return record
 
     def append(self, *records: dict[str, Any]) -> None:
         """Append the records, all or none of them, and wait until they are on disk."""
@@ -65,25 +86,18 @@ class Journal:
         finally:
             os.close(descriptor)
 
-    def _lines(self) -> list[bytes]:
-        try:
-            return self.path.read_bytes().split(b"\n")[:-1] if self.path.is_file() else []
-        except OSError as error:
-            raise AgentevolveError(f"{self.path}: cannot read: {error.strerror or error}") from None
-
-    def _parse(self, line: bytes, number: int) -> dict[str, Any]:
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise self._damage(number, str(error)) from None
-        if not isinstance(record, dict):
-            raise self._damage(number, "not a JSON object")
-        return record
-
     def _damage(self, number: int, why: str) -> AgentevolveError:
         return AgentevolveError(
             f"{self.path}:{number}: not a journal line ({why}); nothing was changed, every other line is kept"
         )
+
+
+def _loaded(line: bytes) -> Any:
+    """By pydantic's parser, in a third of the time; what it does not take, such as half a surrogate pair, by Python's."""
+    try:
+        return from_json(line)
+    except ValueError:
+        return json.loads(line)
 
 
 def _encoded(records: Sequence[dict[str, Any]]) -> bytes:

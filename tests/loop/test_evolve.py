@@ -305,7 +305,7 @@ def same_memory(killed: Path, whole: Path) -> None:
         memory.search("the lamp", 1)
     index = Index(killed / "chroma", HashEmbedder())
     held = index.ids()
-    index.abandon()
+    index.close()
     assert held == {collection_name(shelf): set(keys) for shelf, keys in read_ledger(killed).shelves().items()}
 
 

@@ -116,6 +116,14 @@ def test_what_says_nearly_the_same_becomes_one_with_all_sources(memory):
     assert curate(memory, [], 3) == []
 
 
+def test_merging_again_in_a_round_loses_nothing(memory):
+    memory.add([entry("a", "walk to the red lamp"), entry("b", "to the red lamp walk")])
+    assert [one.merged for one in curate(memory, [], 3)] == ["a@3"]
+    memory.add([entry("c", "red lamp walk to the", round=3)])
+    assert {one.merged for one in curate(memory, [], 3)} == {"a@3.2"}
+    assert [(one.id, one.sources) for one in memory.entries()] == [("a@3.2", ("p/a/0", "p/b/0", "p/c/0"))]
+
+
 def test_a_world_keeps_what_is_worth_most(memory):
     memory.add([entry(str(n), f"{'x' * (n + 1)} thing") for n in range(5)] + [entry("other", env="f")])
     done = curate(memory, [tried(0, True, "3")] * 4 + [tried(0, False)] * 4, 1, alike=2, budget=2)

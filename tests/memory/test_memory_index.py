@@ -11,9 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agentevolve.memory import EntryMemory, HashEmbedder, open_memory, read_ledger
+from agentevolve.memory import EntryMemory, HashEmbedder, graph, index, open_memory, read_ledger
 from agentevolve.memory.embed import unit
-from agentevolve.memory.index import SCANNED, collection_name, open_index, seal
+from agentevolve.memory.index import Index, collection_name
+from agentevolve.memory.keys import key_id
+from agentevolve.memory.provenance import VARIABLE
+from agentevolve.memory.rows import Rows
+from agentevolve.memory.seals import seal, stamps
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Entry
 
@@ -42,9 +46,29 @@ class Counting(HashEmbedder):
         return super().embed(texts)
 
 
-def seal_again(chroma: Path) -> None:
-    """Say of the index, whatever it is now, that it was closed so."""
-    seal(chroma, json.loads((chroma / "closed").read_text().splitlines()[1])["digests"])
+@pytest.fixture
+def graphs(monkeypatch) -> None:
+    """Graphs from 500 rows on, so that a test can afford them."""
+    monkeypatch.setattr(index, "SCANNED", 500)
+    for module in (index, graph):
+        monkeypatch.setattr(module, "STEP", 200)
+
+
+def rows_of(folder: Path) -> Path:
+    """The file with the vectors of the memory's one shelf."""
+    [path] = (folder / "chroma").glob("*.vectors")
+    return path
+
+
+def graph_of(folder: Path) -> Path:
+    """The folder of the graph of the memory's one shelf."""
+    [path] = (path for path in (folder / "chroma").glob("*/*") if path.is_dir())
+    return path
+
+
+def seal_again(kept: Path) -> None:
+    """Say of the graph, whatever it is now, that it was closed so."""
+    seal(kept, json.loads((kept / "closed").read_text().splitlines()[1]) | {"files": stamps(kept)})
 
 
 def filled(folder: Path, keys: list[str]) -> None:
@@ -62,11 +86,8 @@ def indexed(folder: Path) -> dict[str, set[str]]:
     """What the index on disk holds, after the memory was opened, used and closed."""
     with open_memory(folder, embedder=HashEmbedder()) as memory:
         memory.recall("x", env="coin", k=1)
-    index = open_index(folder / "chroma", HashEmbedder(), read_ledger(folder).shelves())
-    try:
-        return index.ids()
-    finally:
-        index.close()
+        memory.search("x", 1)
+    return Index(folder / "chroma", HashEmbedder()).ids()
 
 
 def journaled(folder: Path) -> dict[str, set[str]]:
@@ -87,26 +108,51 @@ def test_the_index_equals_the_journal_after_kills_in_mid_add(tmp_path: Path):
         assert len(recalled(tmp_path / "m")) == ledger.size
 
 
-def test_an_index_that_was_closed_is_used_again_and_one_that_was_not_is_rebuilt(tmp_path: Path):
+@pytest.mark.parametrize("closed", [True, False])
+def test_no_key_is_embedded_twice_whether_the_index_was_closed_or_not(tmp_path: Path, closed: bool):
     keys = [f"key {i}" for i in range(40)]
-    filled(tmp_path / "m", keys)
-    counting = Counting()
-    assert set(recalled(tmp_path / "m", counting)) == set(keys)
-    assert counting.asked == 1  # the query alone
-    (tmp_path / "m" / "chroma" / "closed").unlink()
-    assert set(recalled(tmp_path / "m", counting)) == set(keys)
-    assert counting.asked == 1 + 1 + len(keys)
+    filled(tmp_path, keys)
+    expected, counting = recalled(tmp_path), Counting()
+    if not closed:
+        (tmp_path / "chroma" / "closed").unlink()
+        with rows_of(tmp_path).open("ab") as file:
+            file.write(bytes(1_000))  # rows that a killed writer did not get to write
+    assert recalled(tmp_path, counting) == expected and counting.asked == 1  # the query alone
+    with open_memory(tmp_path, embedder=counting) as memory:
+        memory.add([Entry(id="new", kind="demo", key="new", text="t", env="coin")])
+        memory.recall("x", env="coin", k=1)
+    assert set(recalled(tmp_path, counting)) == {*keys, "new"} and counting.asked == 1 + 2 + 1
 
 
-def test_an_index_that_another_key_sealed_is_never_opened(tmp_path: Path, monkeypatch):
+def test_rows_from_the_first_that_was_tampered_with_on_are_embedded_again(tmp_path: Path):
+    filled(tmp_path, [f"key {i}" for i in range(40)])
+    expected, counting, path = recalled(tmp_path), Counting(), rows_of(tmp_path)
+    data = bytearray(path.read_bytes())
+    size = (len(data) - 16) // 40
+    data[16 + 30 * size + size - 1] ^= 1
+    path.write_bytes(data)
+    assert recalled(tmp_path, counting) == expected and counting.asked == 1 + 10
+    path.write_bytes(data[:16] + data[16 : 16 + size] * 40)  # a signed row again and again
+    assert recalled(tmp_path, counting) == expected and counting.asked == 1 + 10 + 1 + 39
+
+
+def test_an_index_of_another_user_or_another_model_is_never_read(tmp_path: Path, monkeypatch):
     keys = [f"key {i}" for i in range(9)]
-    filled(tmp_path / "m", keys)
-    chroma = tmp_path / "m" / "chroma"
-    said = (chroma / "closed").read_text().splitlines()[1]
-    (chroma / "closed").write_text(f"{'0' * 64}\n{said}\n")
-    counting = Counting()
-    assert set(recalled(tmp_path / "m", counting)) == set(keys)
-    assert counting.asked == 1 + len(keys)
+    filled(tmp_path, keys)
+    expected, counting = recalled(tmp_path), Counting()
+    counting.identity = "another"
+    about = tmp_path / "memory.json"
+    about.write_text(about.read_text().replace(HashEmbedder.identity, "another"))
+    assert recalled(tmp_path, counting) == expected and counting.asked == 1 + len(keys)
+    before = (tmp_path / "chroma" / "closed").read_bytes(), rows_of(tmp_path).read_bytes()
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "theirs"))
+    journal = tmp_path / "entries.jsonl"
+    journal.unlink()
+    with open_memory(tmp_path, embedder=counting) as memory:  # the same entries, signed with the other key
+        memory.add([Entry(id=key, kind="demo", key=key, text="t", env="coin") for key in keys])
+    assert before == ((tmp_path / "chroma" / "closed").read_bytes(), rows_of(tmp_path).read_bytes())
+    counting.asked = 0
+    assert recalled(tmp_path, counting) == expected and counting.asked == 1 + len(keys)
 
 
 def test_the_index_follows_a_journal_that_changed_while_it_was_closed(tmp_path: Path):
@@ -130,10 +176,11 @@ def test_equal_keys_share_one_vector(tmp_path: Path):
 
 
 @pytest.mark.parametrize("how", ["garbage", "cut", "gone", "empty folder", "file"])
-def test_an_unreadable_index_is_rebuilt(tmp_path: Path, how: str):
-    keys = [f"key {i} {i % 7}" for i in range(1100)]  # enough for Chroma to write its graph out
+def test_an_unreadable_index_is_rebuilt(tmp_path: Path, how: str, graphs):
+    keys = [f"key {i} {i % 7}" for i in range(700)]
     filled(tmp_path / "m", keys)
     expected, chroma = recalled(tmp_path / "m"), tmp_path / "m" / "chroma"
+    assert {path.name for path in graph_of(tmp_path / "m").iterdir()} >= {"closed", "chroma.sqlite3"}
     for path in sorted(path for path in chroma.rglob("*") if path.is_file()):
         size = path.stat().st_size if path.exists() else 0
         match how:
@@ -149,15 +196,21 @@ def test_an_unreadable_index_is_rebuilt(tmp_path: Path, how: str):
     assert recalled(tmp_path / "m") == expected
 
 
-def test_damage_to_one_file_of_the_index_is_noticed(tmp_path: Path):
-    filled(tmp_path / "m", [f"key {i} {i % 7}" for i in range(1100)])
-    expected, chroma = recalled(tmp_path / "m"), tmp_path / "m" / "chroma"
-    names = [path.name for path in chroma.rglob("*") if path.is_file() and path.name != "closed"]
+def near(folder: Path) -> list[tuple[str, float]]:
+    """What a graph is asked for: few of the nearest."""
+    with open_memory(folder, embedder=HashEmbedder()) as memory:
+        return [(hit.id, near) for hit, near in memory.recall("key 3 of 5", env="coin", k=5)]
+
+
+def test_damage_to_one_file_of_a_graph_is_noticed(tmp_path: Path, graphs):
+    filled(tmp_path, [f"key {i} {i % 7}" for i in range(700)])
+    expected, kept = near(tmp_path), graph_of(tmp_path)
+    names = [path.name for path in kept.rglob("*") if path.is_file() and path.name != "closed"]
     assert {"chroma.sqlite3", "data_level0.bin"} <= set(names)
     for name in names:
-        [path] = chroma.rglob(name)
+        [path] = kept.rglob(name)
         path.write_bytes(random.Random(0).randbytes(max(path.stat().st_size, 40)))
-        assert recalled(tmp_path / "m") == expected, name
+        assert near(tmp_path) == expected, name
 
 
 OTHERS = {
@@ -171,43 +224,46 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("n", [20, 1100])
 @pytest.mark.parametrize("other", OTHERS)
-def test_a_whole_index_of_another_chroma_is_made_anew(tmp_path: Path, other: str, n: int):
-    filled(tmp_path, [f"key {i}" for i in range(n)])
-    expected, chroma = recalled(tmp_path), tmp_path / "chroma"
-    with sqlite3.connect(chroma / "chroma.sqlite3") as database:
+def test_a_whole_graph_of_another_chroma_is_made_anew(tmp_path: Path, other: str, graphs):
+    filled(tmp_path, [f"key {i} {i % 7}" for i in range(700)])
+    expected, kept = near(tmp_path), graph_of(tmp_path)
+    with sqlite3.connect(kept / "chroma.sqlite3") as database:
         database.execute(OTHERS[other])
     database.close()
-    seal_again(chroma)
+    seal_again(kept)
     for _ in range(2):
-        assert recalled(tmp_path) == expected
+        assert near(tmp_path) == expected
 
 
 @pytest.mark.parametrize("content", [b"", b"SQLite format 3\x00", b"garbage" * 1000])
-def test_a_database_that_is_none_is_made_anew_though_its_hash_fits(tmp_path: Path, content: bytes):
-    filled(tmp_path, ["key 1", "key 2"])
-    expected, chroma = recalled(tmp_path), tmp_path / "chroma"
-    (chroma / "chroma.sqlite3").write_bytes(content)
-    seal_again(chroma)
-    assert recalled(tmp_path) == expected
+def test_a_database_that_is_none_is_made_anew_though_its_seal_fits(tmp_path: Path, content: bytes, graphs):
+    filled(tmp_path, [f"key {i} {i % 7}" for i in range(700)])
+    expected, kept = near(tmp_path), graph_of(tmp_path)
+    (kept / "chroma.sqlite3").write_bytes(content)
+    seal_again(kept)
+    assert near(tmp_path) == expected
 
 
-def test_an_index_that_breaks_while_it_is_open_is_one_line_and_a_rebuild_mends_it(tmp_path: Path):
-    filled(tmp_path, ["key 1", "key 2"])
+def test_an_index_that_breaks_while_it_is_open_is_one_line_and_a_rebuild_mends_it(tmp_path: Path, monkeypatch, graphs):
+    keys = [f"key {i} {i % 7}" for i in range(700)]
+    filled(tmp_path, keys)
     expected = recalled(tmp_path)
     with open_memory(tmp_path, embedder=HashEmbedder()) as memory:
-        memory.search("x", 0)
-        with sqlite3.connect(tmp_path / "chroma" / "chroma.sqlite3") as database:
-            database.execute("drop table embeddings")
-        database.close()
-        memory.add([Entry(id="new", kind="demo", key="key 3", text="t", env="coin")])
-        with pytest.raises(AgentevolveError, match=r"chroma: the index cannot be used: .*agentevolve memory rebuild") as caught:
-            memory.recall("key 3", env="coin", k=1)
-        assert "\n" not in str(caught.value)
-        assert memory.rebuild() == 3
-        assert memory.recall("key 3", env="coin", k=1)[0][0].id == "new"
-    assert set(recalled(tmp_path)) == {*expected, "new"}
+        memory.recall("x", env="coin", k=1)
+
+        def panic(*_: object) -> None:
+            raise RuntimeError("thread panicked\n  at somewhere")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(graph.Graph, "nearest", panic)
+            with pytest.raises(
+                AgentevolveError, match=r"chroma: the index cannot be used: .*agentevolve memory rebuild"
+            ) as caught:
+                memory.recall("key 3", env="coin", k=1)
+            assert "\n" not in str(caught.value)
+        assert memory.rebuild() == 700
+    assert recalled(tmp_path) == expected
 
 
 CRAMPED = """
@@ -228,7 +284,7 @@ with open_memory(Path(sys.argv[1]), embedder=HashEmbedder()) as memory:
 """
 
 
-@pytest.mark.parametrize("room", [0, 4_096, 100_000, 400_000])
+@pytest.mark.parametrize("room", [0, 4_096, 100_000])
 def test_a_disk_that_fills_is_one_line_and_with_room_it_goes_on(tmp_path: Path, room: int):
     done = subprocess.run([sys.executable, "-c", CRAMPED, tmp_path / "m", str(room)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -284,20 +340,60 @@ def test_collection_names_are_allowed_and_distinct(env: str):
     assert name not in {collection_name((other, "demo")) for other in ("x", "twc  ", "Twc")}
 
 
-def test_a_collection_too_large_to_scan_finds_nearly_all_of_the_true_nearest(tmp_path: Path):
-    class Drawn(HashEmbedder):
-        def embed(self, texts):
-            return unit(np.stack([np.random.default_rng(int(text)).normal(size=64) for text in texts]))
+class Drawn(HashEmbedder):
+    """A text's vector is drawn from it: no two are near each other, the hardest case for a graph."""
 
-    shelf, n = ("coin", "demo"), SCANNED + 200
-    index = open_index(tmp_path / "chroma", Drawn(), {shelf: {str(i): str(i) for i in range(n)}})
-    vectors = Drawn().embed([str(i) for i in range(n)])
-    found = []
-    for query in Drawn().embed([str(n + i) for i in range(40)]):
-        truth = np.sort(vectors @ query)[::-1][:10]
-        found += [
-            near == pytest.approx(true, abs=1e-5) for (_, near), true in zip(index.nearest(shelf, query, 10), truth, strict=True)
-        ]
-        assert [near for _, near in index.nearest(shelf, query, n)] == pytest.approx(np.sort(vectors @ query)[::-1], abs=1e-5)
-    index.close()
-    assert np.mean(found) > 0.97
+    def embed(self, texts):
+        return unit(np.stack([np.random.default_rng(int(text)).normal(size=64) for text in texts]))
+
+
+def drawn(start: int, stop: int) -> dict[str, str]:
+    return {key_id(str(i)): str(i) for i in range(start, stop)}
+
+
+def test_a_shelf_too_large_to_scan_finds_nearly_all_of_the_true_nearest_while_it_grows(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(index, "SCANNED", 1_500)
+    for module in (index, graph):
+        monkeypatch.setattr(module, "STEP", 1_000)
+    shelf, opened, n = ("coin", "demo"), Index(tmp_path / "chroma", Drawn(), [("coin", "demo")]), 0
+    for size, graphed in ((1_400, None), (2_300, "2000"), (2_900, "2000"), (4_100, "4000")):
+        opened.add(shelf, drawn(n, size))
+        n = size
+        assert [path.name for path in (tmp_path / "chroma").glob("coin-*/*")] == ([graphed] if graphed else []) or graphed
+        vectors = Drawn().embed([str(i) for i in range(n)])
+        found = []
+        for query in Drawn().embed([str(10_000 + i) for i in range(40)]):
+            truth = np.sort(vectors @ query)[::-1][:10]
+            hits = opened.nearest(shelf, query, 10)
+            found += [near == pytest.approx(true, abs=1e-5) for (_, near), true in zip(hits, truth, strict=True)]
+            every = [near for _, near in opened.nearest(shelf, query, n)]
+            assert every == pytest.approx(np.sort(vectors @ query)[::-1], abs=1e-5)
+        assert np.mean(found) > 0.95
+    opened.close()
+    assert graph_of(tmp_path).name == "4000"
+    reader = Index(tmp_path / "chroma", Drawn())
+    reader.hold(shelf, drawn(0, 4_150))
+    assert reader.nearest(shelf, Drawn().embed(["4120"])[0], 1) == [(key_id("4120"), 1.0)]
+    reader.close()
+
+
+def test_a_graph_that_was_being_made_when_its_writer_was_killed_is_not_opened(tmp_path: Path, monkeypatch, graphs):
+    filled(tmp_path, [f"key {i} {i % 7}" for i in range(700)])
+    expected, kept = near(tmp_path), graph_of(tmp_path)
+    half = kept.parent / "800"
+    shutil.copytree(kept, half)
+    (half / "closed").unlink()
+    made = []
+    monkeypatch.setattr(index, "grow", lambda *given: made.append(given))
+    assert near(tmp_path) == expected and not made  # the one before is opened as it is
+
+
+def test_a_scan_is_exact_to_the_last_digit_and_takes_equals_in_order(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    vectors = unit(np.repeat(rng.normal(size=(300, 384)), 3, axis=0) + 1e-7 * rng.normal(size=(900, 384)))
+    rows = Rows(tmp_path / "x.vectors", "1", owned=True, trusted=False)
+    rows.extend([key_id(str(i)) for i in range(900)], vectors)
+    for query in vectors[::90]:
+        near = vectors.astype(np.float64) @ query.astype(np.float64)
+        places = [place for place, _ in rows.nearest(query, 20)]
+        assert places == np.argsort(-near, kind="stable")[:20].tolist()

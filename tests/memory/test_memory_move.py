@@ -53,7 +53,8 @@ def test_what_goes_out_comes_in_as_it_was(folder, tmp_path):
 
 
 def test_another_memory_is_taken_in_by_its_journal_and_its_index_never_opened(folder, tmp_path):
-    (folder / "chroma" / "chroma.sqlite3").write_bytes(b"hostile")
+    (folder / "chroma").mkdir(exist_ok=True)
+    (folder / "chroma" / "hostile.vectors").write_bytes(b"hostile")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     with opened(tmp_path / "n") as memory:
         assert take_in(memory, folder).added == 2

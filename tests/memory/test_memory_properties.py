@@ -1,15 +1,22 @@
-"""After any sequence of adding, retiring, recalling, crashing and rebuilding: what the memory is, is what its journal says."""
+"""After any sequence of what can be done to a memory, and to its files by a kill: what it is, is what its journal says."""
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from agentevolve.memory import EntryMemory, HashEmbedder, open_memory, read_ledger, read_memory
+from agentevolve.memory.curate import curate
+from agentevolve.memory.forget import forget
+from agentevolve.memory.index import Index, collection_name
+from agentevolve.memory.move import take_in, write_entries
 from agentevolve.records import Entry
+from agentevolve.run.folder import Run
 
 WORDS = ("lamp", "door", "red", "blue", "kitchen", "key")
 KEYS = st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map(lambda words: f"The rules. {' '.join(words)}.")
@@ -23,7 +30,11 @@ class Remembering(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self._place = tempfile.TemporaryDirectory()
-        self.folder = Path(self._place.name) / "m"
+        self.run = Path(self._place.name) / "r"
+        run = Run(self.run, quiet=True)
+        run.once("a run", lambda: "with a memory")
+        run.close()
+        self.folder = self.run / "memory"
         self.memory: EntryMemory = open_memory(self.folder, embedder=HashEmbedder())
         self.round, self.made = 1, 0
         self.told: dict[str, Entry] = {}
@@ -45,10 +56,10 @@ class Remembering(RuleBasedStateMachine):
         entries = []
         for key, text, kind, task, sourced in new:
             self.made += 1
-            id = f"{self.made:04}"
+            id, says = f"{self.made:04}", f"says {text} of the heron-{task}"
             sources = (f"{self.round}/acquire/t{task}/{id}",) if sourced else ()
             entries.append(
-                Entry(id=id, kind=kind, key=key, text=f"says {text}", env="e", task=f"t{task}", round=self.round, sources=sources)
+                Entry(id=id, kind=kind, key=key, text=says, env="e", task=f"t{task}", round=self.round, sources=sources)
             )
         self.told |= {one.id: one for one in entries}
         self.memory.add(entries)
@@ -71,14 +82,57 @@ class Remembering(RuleBasedStateMachine):
         self.memory.close()
         self.memory = open_memory(self.folder)
 
-    @rule()
-    def crash(self) -> None:
-        """As `kill -9` leaves it: an index that was never closed, and half a line at the journal's end."""
+    @rule(torn=st.integers(0, 700))
+    def crash(self, torn: int) -> None:
+        """As `kill -9` leaves it: files that were never closed, half a line at the journal's end, rows that were half written."""
+        left = Path(self._place.name) / "left"
+        shutil.copytree(self.folder, left)
         self.memory.close()
-        (self.folder / "chroma" / "closed").unlink(missing_ok=True)
+        shutil.rmtree(self.folder)
+        left.rename(self.folder)
         with (self.folder / "entries.jsonl").open("ab") as journal:
             journal.write(b'{"op": "add", "entry": {"id": "hal')
+        for path in self.folder.glob("chroma/*.vectors"):
+            os.truncate(path, max(0, path.stat().st_size - torn))
         self.memory = open_memory(self.folder)
+
+    @rule()
+    def merge(self) -> None:
+        """Curate: what says the same of the same task becomes one."""
+        for one in curate(self.memory, [], self.round):
+            made = self.memory.get(one.merged)
+            assert self.memory.get(one.id) and made
+            assert any(made.text == here.text and made.task == here.task for here in self.memory.entries())
+            self.told[made.id] = made
+
+    @rule(task=st.integers(0, 2))
+    def forget(self, task: int) -> None:
+        gone = {id for id, one in self.told.items() if one.about(f"t{task}")}
+        if not gone:
+            return
+        self.memory.close()
+        [found] = forget(self.run, task=f"t{task}")
+        assert set(found.entries) == gone
+        self.memory = open_memory(self.folder)
+        self.told = {id: one for id, one in self.told.items() if id not in gone}
+        for number, kind, query in self.then:  # earlier rounds are without it too
+            self.then[number, kind, query] = self.recalled(query, kind, number)
+        self.memory.close()
+        files = [path for path in self.run.rglob("*") if path.is_file()]
+        assert not [path for path in files if f"heron-{task}".encode() in path.read_bytes()]
+        self.memory = open_memory(self.folder)
+
+    @rule()
+    def take_elsewhere(self) -> None:
+        """What is exported and imported is what is there, and the index is made from it."""
+        place = Path(self._place.name)
+        write_entries(self.folder, place / "out.jsonl")
+        with open_memory(place / "n", embedder=HashEmbedder()) as other:
+            take_in(other, place / "out.jsonl")
+            assert other.entries() == self.memory.entries()
+            indexed_as_journaled(other)
+        shutil.rmtree(place / "n")
+        (place / "out.jsonl").unlink()
 
     @rule()
     def rebuild(self) -> None:
@@ -95,6 +149,11 @@ class Remembering(RuleBasedStateMachine):
         known = {source for one in self.told.values() for source in one.sources}
         held = [one for id in self.told if (one := ledger.get(id))]
         assert len(held) == len(self.told) and {source for one in held for source in one.sources} == known
+        assert {id for hits in self.then.values() for id, _ in hits} <= {one.id for one in ledger.all()} <= self.told.keys()
+
+    @rule()
+    def the_index_is_what_the_journal_says(self) -> None:
+        indexed_as_journaled(self.memory)
 
     @invariant()
     def recall_is_the_exact_nearest_of_what_the_journal_says(self) -> None:
@@ -117,10 +176,23 @@ class Remembering(RuleBasedStateMachine):
                 assert [(one.id, near) for one, near in reader.recall(QUERIES[1], env="e", k=4, kind=kind)] == mine
 
 
-Remembering.TestCase.settings = settings(
-    max_examples=int(os.environ.get("EXAMPLES", "12")),
-    stateful_step_count=20,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
-TestRemembering = Remembering.TestCase
+def indexed_as_journaled(memory: EntryMemory) -> None:
+    """After all of it has been asked, the files hold the keys of the journal and no others."""
+    memory.search("x", 1)
+    said = {collection_name(shelf): set(keys) for shelf, keys in read_ledger(memory.folder).shelves().items()}
+    reader = Index(memory.folder / "chroma", HashEmbedder())
+    assert reader.ids() == said
+    reader.close()
+
+
+def steps(examples: int) -> settings:
+    return settings(max_examples=examples, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+class TestRemembering(Remembering.TestCase):
+    settings = steps(int(os.environ.get("EXAMPLES", "12")))
+
+
+@pytest.mark.slow
+class TestRememberingAtLength(Remembering.TestCase):
+    settings = steps(200)

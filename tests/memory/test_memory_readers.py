@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from agentevolve.memory import HashEmbedder, MiniLM, open_memory, read_memory
-from agentevolve.memory.index import seal
+from agentevolve.memory import HashEmbedder, MiniLM, graph, index, open_memory, read_memory
+from agentevolve.memory.seals import seal, stamps
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Entry
 
@@ -40,11 +40,6 @@ class Counting(HashEmbedder):
     def embed(self, texts):
         self.asked += len(texts)
         return super().embed(texts)
-
-
-def seal_again(chroma: Path) -> None:
-    """Say of the index, whatever it is now, that it was closed so."""
-    seal(chroma, json.loads((chroma / "closed").read_text().splitlines()[1])["digests"])
 
 
 def entries(n: int, start: int = 0, env: str = "coin") -> list[Entry]:
@@ -89,7 +84,8 @@ def test_a_reader_recalls_as_the_owner_would_and_leaves_no_trace(tmp_path, state
     elif state == "killed":
         (folder / "chroma" / "closed").unlink()
     elif state == "no longer those files":
-        os.truncate(folder / "chroma" / "chroma.sqlite3", 5_000)
+        [rows] = (folder / "chroma").glob("*.vectors")
+        os.truncate(rows, rows.stat().st_size - 500)
     elif state == "written to since":
         with opened(folder) as later:
             later.add([Entry(id="far", kind="demo", key="nothing like it", text="t", env="coin")])
@@ -98,7 +94,7 @@ def test_a_reader_recalls_as_the_owner_would_and_leaves_no_trace(tmp_path, state
         assert nearest(memory) == expected
         assert [hit.id for hit, _ in memory.search("key 3", 1)] == ["3"]
     assert tree(folder) == before
-    assert counting.asked == 2 + {"closed": 0, "written to since": 1}.get(state, 20)  # a trusted index is not embedded again
+    assert counting.asked == 2 + {"not there": 20, "no longer those files": 2, "written to since": 1}.get(state, 0)
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
     if owner:
         assert nearest(owner) == expected
@@ -160,10 +156,29 @@ def test_a_failed_read_makes_nothing(tmp_path, what):
     assert tree(tmp_path) == before
 
 
-def test_an_index_that_was_made_to_fit_its_hash_is_read_no_further_than_its_copy(tmp_path):
-    filled(tmp_path)
-    (tmp_path / "chroma" / "chroma.sqlite3").write_bytes(b"not a database" * 1000)
-    seal_again(tmp_path / "chroma")
+def test_a_graph_is_read_in_a_view_and_one_that_chroma_cannot_read_is_done_without(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setattr(index, "SCANNED", 500)
+    for module in (index, graph):
+        monkeypatch.setattr(module, "STEP", 200)
+    (tmp_path / "tmp").mkdir()
+    folder = tmp_path / "m"
+    filled(folder, 700)
+    [kept] = (path for path in (folder / "chroma").glob("*/*") if path.is_dir())
+    for whole in (True, False):
+        if not whole:
+            (kept / "chroma.sqlite3").write_bytes(b"not a database" * 1000)
+            seal(kept, json.loads((kept / "closed").read_text().splitlines()[1]) | {"files": stamps(kept)})
+        before = tree(folder)
+        with read_memory(folder, embedder=HashEmbedder()) as memory:
+            assert nearest(memory)[0][1] == 1.0
+            assert len(list((tmp_path / "tmp").glob("*/*/keys"))) == 1
+        assert tree(folder) == before and not list((tmp_path / "tmp").iterdir())
+
+
+def test_who_reads_may_be_first(tmp_path):
+    with opened(tmp_path) as owner:
+        owner.add(entries(20))
     before = tree(tmp_path)
     with read_memory(tmp_path, embedder=HashEmbedder()) as memory:
         assert nearest(memory)[0] == ("3", 1.0)

@@ -253,6 +253,7 @@ def test_stats_count_what_is_there(tmp_path: Path):
     with opened(tmp_path / "m") as memory:
         memory.add([entry("a"), entry("b", round=1, kind="insight"), entry("c", env="twc", round=1), entry("d")])
         memory.retire("d", 1, "")
+    with opened(tmp_path / "m") as memory:
         stats = memory.stats()
     size = sum(path.stat().st_size for path in (tmp_path / "m").rglob("*"))
     assert (
