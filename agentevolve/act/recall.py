@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from agentevolve.act.prompting import lived_messages, render, transcript
 from agentevolve.memory import embedded_tokens
+from agentevolve.memory.form import quoted
 from agentevolve.policy import Policy
 from agentevolve.protocols import Memory
 from agentevolve.records import Entry, Lived, Looked, Message, Task, Usage
@@ -185,7 +186,7 @@ def _cut_to(one: _Candidate, asked: Asked, room: int, *, as_turns: bool) -> _Kep
     """The entry with the attempt that it tells of shortened as far as `room` tokens ask for; None if it does not fit."""
     lived = one.entry.lived
     if lived is None:
-        size = asked.count(one.entry.text)
+        size = asked.count(quoted(one.entry.text))
         return _Kept(one, None, size, 0) if size <= room else None
     for dropped in range(max(1, len(lived.turns) - 1)):
         shorter = shortened(lived, dropped)
@@ -197,7 +198,7 @@ def _cut_to(one: _Candidate, asked: Asked, room: int, *, as_turns: bool) -> _Kep
 
 def _size(lived: Lived, asked: Asked, *, as_turns: bool) -> int:
     if not as_turns:
-        return asked.count(transcript(lived))
+        return asked.count(quoted(transcript(lived)))
     return sum(FRAME + asked.count(message.content) for message in lived_messages(lived, asked.policy.show_actions))
 
 
@@ -225,9 +226,9 @@ def _shown(kept: Sequence[_Kept], asked: Asked) -> tuple[tuple[Message, ...], st
 
 
 def _told(one: _Kept) -> Entry:
-    return (
-        one.candidate.entry.model_copy(update={"text": transcript(one.lived)}) if one.cut and one.lived else one.candidate.entry
-    )
+    """The entry with its text as it is shown: perhaps shortened, and nothing in it reads like the house's own words."""
+    entry = one.candidate.entry
+    return entry.model_copy(update={"text": quoted(transcript(one.lived) if one.cut and one.lived else entry.text)})
 
 
 def _as_turns(kept: Sequence[_Kept], asked: Asked) -> tuple[list[Message], str]:
