@@ -5,8 +5,8 @@ made it say them. Their form is looked at before they are remembered (`faults`, 
 Form alone: that a plausible lesson is wrong, no pattern can tell, and what an order reads like depends on the world. So what has
 no place in a lesson at all is refused, and what is only odd is for the audit to list.
 
-The language is looked at by its letters: each is of a script that its attempts, or the questions that we ask (in English), are
-written in. Letters that look alike in another script are found so, another language of the same letters is not.
+The language is looked at by its letters: each is of a script in which a tenth of the letters of its attempts are, or of that in
+which our questions are asked. Letters of another script that look alike are found so, another language of the same is not.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 
 from agentevolve.local.rows import MARKERS
@@ -21,6 +22,7 @@ from agentevolve.models.tools import read
 
 OURS = ("reflection", "insight", "workflow", "sheet")  # kinds whose words are a model's own, about what it lived through
 LONGEST = 4_000  # characters of what a reflector writes; a sheet is as long as what is recalled
+SHARE = 0.1  # of the letters, from which a text is written in a script
 ASKED_IN = "LATIN"  # the script of the questions in prompts/
 ONE_SCRIPT = {"HIRAGANA": "CJK", "KATAKANA": "CJK", "IDEOGRAPHIC": "CJK", "HANGUL": "CJK"}  # written together
 # how the house introduces what it recalls and what comes after it (prompts/recall, next): nobody else's words may begin so
@@ -84,9 +86,11 @@ def faults(kind: str, text: str, scripts: Collection[str] = ()) -> Iterator[tupl
 
 
 def scripts_of(texts: Iterable[str]) -> frozenset[str]:
-    """The scripts that the letters of the texts belong to."""
-    signs: set[str] = set().union(*texts)
-    return frozenset().union(*map(script, signs))
+    """The scripts of the texts: each has at least a `SHARE` of their letters, so that a few words do not bring in another one."""
+    found: Counter[str] = Counter()
+    for sign, n in sum(map(Counter, texts), Counter()).items():
+        found.update(dict.fromkeys(script(sign), n))
+    return frozenset(name for name, n in found.items() if n >= SHARE * found.total())
 
 
 @functools.lru_cache(maxsize=4_096)
