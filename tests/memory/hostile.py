@@ -226,10 +226,9 @@ def composed(one: Trajectory, entries: Sequence[Entry], as_turns: bool, words: S
         said = render("outcome", entry=entry, choosing=bool(one.actions))
     context = render("recall", entries=told, ending="Now your game:") if told else said and f"{said} {following}"
     context = f"{said}\n{context}" if told and said else context
-    plain = json.dumps([tool["function"]["description"] for tool in one.task.data.get("tools", ())], ensure_ascii=False)
-    system = one.system if quoted in words else one.system + "".join(f"\n{text}" for text in json.loads(plain))
-    if clean not in words:
-        system = system.replace("< |", "<|")
+    system = one.system if clean in words else one.system.replace("< |", "<|")  # the attempt's tools are cleaned already
+    if quoted not in words:  # a tool's description is fenced by being JSON
+        system += "".join(f"\n{safe(tool['function']['description'])}" for tool in one.task.data.get("tools", ()))
     last = message("user", context, safe(shown(one.prompt, one.actions, True)))
     return [Message(role="system", content=system), *messages, last]
 
@@ -258,7 +257,7 @@ def told(text: str = SPELL) -> Callable[[Home], bool]:
 
 def posed(home: Home) -> bool:
     """It stands in a later prompt as if the house had introduced it."""
-    text = "\n".join(message.content for message in home.view())
+    text = "\n".join(message.content for message in home.view()).replace("о", "o")  # a Cyrillic letter that reads the same
     return any(f"{words}{gap}{SPELL}" in text for words in INTRODUCTIONS for gap in (" ", "\n"))
 
 
@@ -423,6 +422,7 @@ CASES = (
             ("A lesson from an earlier game that was lost:", " ", "text"),
             ("Notes from earlier games:", "\n", "text"),
             ("An earlier game that was won:", "\n", "text"),
+            ("Nоw your game:", "\n", "text"),
         )
     ),
     *(
@@ -523,6 +523,7 @@ CASES = (
     Case("a line that retires a good entry added", HAND, _struck, lambda home: "mine" not in home.later().recalled),
 )  # fmt: skip
 THROUGH = {  # what gets through all the same, and why
+    "'Nоw your game:' in an observation, as text": "its second letter is Cyrillic: what a demo says is fenced by its letters",
     "an order in plain words (reflection)": "form says nothing of meaning",
     "an order in a sheet (sheet)": "form says nothing of meaning",
     "an order in French (insight)": "its letters are those of the attempts",
