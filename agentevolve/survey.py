@@ -63,6 +63,7 @@ CELLS: dict[str, tuple[str, ...]] = {
     "in weights, regularisation": ("local.objectives.divergence", "update.merged"),
     "in weights, architecture": ("update.merged", "update.per_skill"),
     "in context, external memory": (
+        "update.sound",
         "update.remember",
         "update.rewrite",
         "update.replace",

@@ -2,7 +2,8 @@
 
 The agent speaks through these functions while it acts and the dataset builders through the same ones afterwards, so that a
 model is trained on exactly what it saw. Chat markers such as `<|im_end|>` in text from outside are broken up here: they would
-end a turn early, in a server and in a tokenizer alike.
+end a turn early, in a server and in a tokenizer alike. What a world says is in the user's role, beside what the house says of
+memory: where it reads like the house's own introductions ("Now your game:"), it is put in quotes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from agentevolve.local.rows import clean
+from agentevolve.memory.form import quoted
 from agentevolve.records import Lived, Message, Trajectory, Turn
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ def rules(tools: Sequence[Mapping[str, Any]], *, choosing: bool, listed: bool, i
 
 def opening(system: str, context: str, prompt: str, demos: Sequence[Message] = ()) -> list[Message]:
     """The messages before the first action: the house rules, recalled attempts, recalled text and the task as one message."""
-    user = f"{context}\n{prompt}" if context else prompt
+    user = f"{context}\n{quoted(prompt)}" if context else quoted(prompt)
     return [Message(role="system", content=clean(system)), *demos, Message(role="user", content=clean(user))]
 
 
@@ -57,20 +59,15 @@ def cleaned_tools(tools: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], .
 
 def exchange(turn: Turn, show_actions: bool) -> list[Message]:
     """One turn as two messages: the agent's action, and what came back, with what was recalled then in front of it."""
-    seen = shown(turn.observation, turn.actions, show_actions)
+    seen = quoted(shown(turn.observation, turn.actions, show_actions))
     seen = f"{turn.context}\n{seen}" if turn.context else seen
     return [Message(role="assistant", content=clean(turn.action)), Message(role="user", content=clean(seen))]
 
 
 def lived_messages(lived: Lived, show_actions: bool) -> list[Message]:
-    """An earlier attempt as it would have been lived under these rules: what was asked, then each action and what came back.
-
-    After the last action nothing is chosen any more, so that no actions are listed there.
-    """
-    asked = Message(role="user", content=clean(shown(lived.prompt, lived.actions, show_actions)))
-    *turns, last = lived.turns
-    over = last.model_copy(update={"actions": ()})
-    return [asked, *(message for turn in (*turns, over) for message in exchange(turn, show_actions))]
+    """An earlier attempt as it would have been lived under these rules: what was asked, then each action and what came back."""
+    asked = Message(role="user", content=clean(quoted(shown(lived.prompt, lived.actions, show_actions))))
+    return [asked, *(message for turn in lived.turns for message in exchange(turn, show_actions))]
 
 
 def conversation(trajectory: Trajectory, *, keep_context: bool) -> tuple[list[Message], list[Message]]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from agentevolve.act.prompting import lived_messages, render, transcript
+from agentevolve.memory.form import quoted
 from agentevolve.policy import Policy
 from agentevolve.protocols import Memory
 from agentevolve.records import Entry, Lived, Looked, Message, Task, Usage
@@ -185,7 +186,7 @@ def _cut_to(one: _Candidate, asked: Asked, room: int, *, as_turns: bool) -> _Kep
     """The entry with the attempt that it tells of shortened as far as `room` tokens ask for; None if it does not fit."""
     lived = one.entry.lived
     if lived is None:
-        size = asked.count(one.entry.text)
+        size = asked.count(quoted(one.entry.text))
         return _Kept(one, None, size, 0) if size <= room else None
     for dropped in range(max(1, len(lived.turns) - 1)):
         shorter = shortened(lived, dropped)
@@ -197,8 +198,17 @@ def _cut_to(one: _Candidate, asked: Asked, room: int, *, as_turns: bool) -> _Kep
 
 def _size(lived: Lived, asked: Asked, *, as_turns: bool) -> int:
     if not as_turns:
-        return asked.count(transcript(lived))
-    return sum(FRAME + asked.count(message.content) for message in lived_messages(lived, asked.policy.show_actions))
+        return asked.count(quoted(transcript(lived)))
+    return sum(FRAME + asked.count(message.content) for message in _turns(lived, asked))
+
+
+def _turns(lived: Lived, asked: Asked) -> list[Message]:
+    """The attempt as messages up to its last action.
+
+    What that brought was never acted on: the outcome stands for it, but for a tool call, which wants an answer.
+    """
+    messages = lived_messages(lived, asked.policy.show_actions)
+    return messages if asked.calling else messages[:-1]
 
 
 def shortened(lived: Lived, dropped: int) -> Lived:
@@ -225,26 +235,20 @@ def _shown(kept: Sequence[_Kept], asked: Asked) -> tuple[tuple[Message, ...], st
 
 
 def _told(one: _Kept) -> Entry:
-    return (
-        one.candidate.entry.model_copy(update={"text": transcript(one.lived)}) if one.cut and one.lived else one.candidate.entry
-    )
+    """The entry with its text as it is shown: perhaps shortened, and nothing in it reads like the house's own words."""
+    entry = one.candidate.entry
+    return entry.model_copy(update={"text": quoted(transcript(one.lived) if one.cut and one.lived else entry.text)})
 
 
 def _as_turns(kept: Sequence[_Kept], asked: Asked) -> tuple[list[Message], str]:
-    """The attempts as one conversation, and what is said after it: how the last one ended, and its outcome.
-
-    User and agent alternate: what an attempt's last action brought stands before the next attempt, in one message. The answer to
-    a tool call stays a message of its own, as it must.
-    """
+    """The attempts as one conversation in which user and agent alternate, and what is said of the last one's outcome."""
     messages: list[Message] = []
     said = ""
     for one in kept:
         assert one.lived
-        first, *rest = lived_messages(one.lived, asked.policy.show_actions)
+        first, *rest = _turns(one.lived, asked)
         if said:
             first = first.model_copy(update={"content": f"{said} {render('next', choosing=asked.choosing)}\n{first.content}"})
-        said = render("outcome", entry=one.candidate.entry, choosing=asked.choosing)
-        if not asked.calling:
-            said = f"{rest.pop().content}\n{said}"
         messages += [first, *rest]
+        said = render("outcome", entry=one.candidate.entry, choosing=asked.choosing)
     return messages, said

@@ -59,7 +59,7 @@ def _picture(found: Found) -> str:
 
 
 class Found(NamedTuple):
-    """A run's reports for reading: tables by name, the gate's verdicts as lines, and what the picture needs."""
+    """A run's reports for reading: tables by name, the verdicts of gate and memory as lines, and what the picture needs."""
 
     place: Path
     tables: dict[str, list[Report]]
@@ -109,9 +109,16 @@ def _attempts(run: Run, name: str, ids: Sequence[str]) -> list[Trajectory]:
 
 
 def _verdicts(run: Run, named: bool) -> list[str]:
+    """What the gate decided, and what was not remembered."""
+    from agentevolve.run.folder import REFUSED
+    from agentevolve.update.context import not_remembered
+
     prefix = "gate "
     found = [(name.removeprefix(prefix).split("/")[0], fact) for name, fact in run.facts.items() if name.startswith(prefix)]
-    return [f"gate, {f'{run.folder.name}, ' if named else ''}round {number}: {_verdict(fact)}" for number, fact in found]
+    where = f"{run.folder.name}, " if named else ""
+    refused = [why for name, why in run.facts.items() if name.startswith(REFUSED)]
+    told = [f"gate, {where}round {number}: {_verdict(fact)}" for number, fact in found]
+    return [*told, *([f"memory, {where}{not_remembered(refused)}"] if refused else [])]
 
 
 def _verdict(fact: dict[str, Any]) -> str:

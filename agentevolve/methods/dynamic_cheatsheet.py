@@ -19,7 +19,7 @@ from agentevolve.policy import Policy
 from agentevolve.records import Task
 from agentevolve.refine import curated
 from agentevolve.run.folder import Run
-from agentevolve.update import before, remember, replace
+from agentevolve.update import before, remember, replace, sound
 
 
 def dynamic_cheatsheet(policy: Policy, tasks: Sequence[Task], run: Run, *, batch: Annotated[int, Field(ge=1)] = 4) -> Policy:
@@ -29,7 +29,7 @@ def dynamic_cheatsheet(policy: Policy, tasks: Sequence[Task], run: Run, *, batch
     policy = remember(policy.using(recall=recall), [], run)
     for start in range(0, len(tasks), batch):
         attempts = rollout(policy, tasks[start : start + batch], run, phase=f"{run.round}/acquire/batch-{start // batch}")
-        after = curated(sheets, attempts, policy, run)
+        after = sound(curated(sheets, attempts, policy, run), run, instead=sheets)
         policy = replace(policy, [one for one in sheets if one not in after], after, run, "rewritten")
         sheets = after
     return policy

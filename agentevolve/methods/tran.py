@@ -18,7 +18,7 @@ from agentevolve.policy import Count, Policy, Share
 from agentevolve.records import Task
 from agentevolve.refine import collective, if_then, proven, recent, unheard, unsolved
 from agentevolve.run.folder import Run
-from agentevolve.update import before, memory_of, remember, rewrite
+from agentevolve.update import before, memory_of, remember, rewrite, sound
 
 
 def tran(
@@ -35,10 +35,10 @@ def tran(
     recall = policy.recall.model_copy(update={"nearest": {"insight": nearest}})
     held, policy = before(run, "insight"), remember(policy.using(recall=recall), [], run)
     phase, memory = f"{run.round}/acquire", memory_of(run)
-    rules = if_then(unsolved(rollout(policy, tasks, run, phase=phase)), policy, run, most=written)
+    rules = sound(if_then(unsolved(rollout(policy, tasks, run, phase=phase)), policy, run, most=written), run)
     good = proven(rules, policy, run, phase=f"{phase}/rule")
     mended = {id for rule in good for id in rule.sources}
     shared = collective([rule for rule in rules if not mended & set(rule.sources)], policy, run, memory, above=alike)
-    good += proven(shared, policy, run, phase=f"{phase}/collective")
+    good += proven(sound(shared, run), policy, run, phase=f"{phase}/collective")
     known = held + unheard(good, held, policy, run, memory)
     return rewrite(policy, recent(known, run.acquired(), cap), run, "insight", "least recently used")

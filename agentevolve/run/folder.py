@@ -39,6 +39,7 @@ LOST = "lost/"  # the facts that say what a stopped attempt or question has cost
 ACCEPTED = "accepted "  # the facts that name lost attempts which stay lost, because something was derived without them
 MANNER = "manner/"  # the facts that say what a model's backend has refused, and why
 AGAIN = "again "  # the facts that name attempts which are made again
+REFUSED = "refused/"  # the facts that say why an entry was not remembered, by its id
 SPENT = "spent/"  # the facts that say what anything else has cost
 
 

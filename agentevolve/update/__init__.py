@@ -1,7 +1,7 @@
 """Phase 3, update: a new policy, from entries (in context) or from rows (in weights) (survey 2404.14387, section 6)."""
 
 from agentevolve.update.absorption import absorbed
-from agentevolve.update.context import before, memory_of, remember, remembered, replace, rewrite
+from agentevolve.update.context import before, memory_of, remember, remembered, replace, rewrite, sound
 from agentevolve.update.merging import merged
 from agentevolve.update.meta import meta_skill
 from agentevolve.update.mixing import by_frequency, mixed, per_skill, replayed
@@ -27,4 +27,5 @@ __all__ = [
     "replace",
     "replayed",
     "rewrite",
+    "sound",
 ]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from agentevolve.memory import EntryMemory, load_embedder, open_memory
+from agentevolve.memory.form import OURS, faults, scripts_of
 from agentevolve.policy import Policy
-from agentevolve.records import Entry, Kind
-from agentevolve.run.folder import Run
+from agentevolve.records import Entry, Kind, Trajectory
+from agentevolve.run.folder import REFUSED, Run
 
 
 def memory_of(run: Run) -> EntryMemory:
@@ -24,13 +27,51 @@ def memory_of(run: Run) -> EntryMemory:
 
 
 def remember(policy: Policy, entries: Sequence[Entry], run: Run) -> Policy:
-    """The policy with `entries` in the run's memory, recalling everything up to the round under way."""
-    memory = memory_of(run)
+    """The policy with `entries`, those that are `sound`, in the run's memory, recalling everything up to the round under way."""
+    memory, entries = memory_of(run), sound(entries, run)
     memory.add(entries)
     if entries:
         ids = hashlib.sha256(json.dumps([entry.id for entry in entries]).encode()).hexdigest()[:12]
         run.spend(f"embed/{ids}", memory.cost(*{entry.key for entry in entries}))
     return policy.using(memory=str(memory.folder), as_of=run.round)
+
+
+def sound(entries: Sequence[Entry], run: Run, instead: Sequence[Entry] = ()) -> list[Entry]:
+    """Those that may be remembered: of words of a reflector, the ones whose form is that of words (memory/form.py).
+
+    What is refused is journalled, with why, and said in one line; in its place come those of `instead` of its kind and world.
+    """
+    kept: list[Entry] = []
+    refused: dict[str, list[str]] = {}
+    for entry in entries:
+        if why := [what for what, _ in faults(entry.kind, entry.text, _scripts(entry, run))] if entry.kind in OURS else []:
+            refused[entry.id] = why
+            kept += [one for one in instead if (one.kind, one.env) == (entry.kind, entry.env) and one not in kept]
+        else:
+            kept.append(entry)
+    new = {id: why for id, why in refused.items() if REFUSED + id not in run.facts}
+    for id, why in new.items():
+        run.once(REFUSED + id, lambda why=why: why)  # type: ignore[misc]
+    if new:
+        print(f"round {run.round}: {not_remembered(new.values())}", file=sys.stderr)
+    return kept
+
+
+def not_remembered(refused: Iterable[Sequence[str]]) -> str:
+    """How many entries were refused, and what was wrong with them."""
+    reasons = [why for why, *_ in refused]
+    told = ", ".join(f"{n} × {what}" for what, n in Counter(reasons).most_common())
+    return f"not remembered for the form of their words: {len(reasons)} ({told})"
+
+
+def _scripts(entry: Entry, run: Run) -> frozenset[str]:
+    """The scripts that the attempts of the entry are written in; none where the run has none of them."""
+    known = [run.trajectories[id] for id in entry.sources if id in run.trajectories]
+    return scripts_of(text for one in known for text in _seen(one))
+
+
+def _seen(one: Trajectory) -> Iterable[str]:
+    return (one.prompt, *one.actions, *(text for turn in one.turns for text in (turn.action, turn.observation)))
 
 
 def remembered(run: Run, kind: Kind, env: str | None = None) -> list[Entry]:
@@ -58,6 +99,7 @@ def rewrite(policy: Policy, entries: Sequence[Entry], run: Run, kind: Kind, why:
 
     An edited entry is a new one with an id of its own, so that earlier rounds stay as they were.
     """
+    entries = sound(entries, run)
     kept = {entry.id for entry in entries}
     for entry in remembered(run, kind):
         if entry.id not in kept:

@@ -70,10 +70,10 @@ def test_a_recalled_attempt_is_shown_as_the_turns_that_it_was(memory, tmp_path):
         said("left"),
         user(first.observation, f"Actions: {', '.join(first.actions)}"),
         said("left"),
-        user(second.observation, "That game was won. A new game:", attempt.prompt, f"Actions: {', '.join(attempt.actions)}"),
+        user("That game was won. A new game:", attempt.prompt, f"Actions: {', '.join(attempt.actions)}"),
     ]
     assert attempt.recalled == ("demo/1/acquire/corridor/train/0/0",)
-    assert attempt.context == f"{second.observation}\nThat game was won. A new game:"
+    assert attempt.context == "That game was won. A new game:"
 
 
 def test_turns_alternate_for_templates_that_want_it():
@@ -90,8 +90,7 @@ def test_several_attempts_are_one_conversation_with_the_nearest_last(memory, tmp
     assert list(attempt.recalled) == near[::-1] and len(near) == 3
     openings = [message.content.partition("\nActions")[0] for message in asked(model)[1:] if message.role == "user"]
     shown = [one for id in near[::-1] for one in won if id.endswith(one.id)]
-    ends = ["", *(f"{one.turns[-1].observation}\nThat game was won. A new game:\n" for one in shown)]
-    assert openings == [f"{end}{one.prompt}" for end, one in zip(ends, [*shown, attempt], strict=True)]
+    assert openings == [shown[0].prompt, *(f"That game was won. A new game:\n{one.prompt}" for one in [*shown[1:], attempt])]
     again = played(ScriptedModel(walker), memory, recall=Recall(nearest={"demo": 3}))
     assert again.demos == attempt.demos
 
@@ -109,7 +108,7 @@ def test_in_free_text_a_demo_is_a_task_that_was_solved(memory, tmp_path):
     attempt = played(model, memory, world=Free, task=make_tasks(2, "Free")[1])
     assert [message.role for message in asked(model)] == ["system", "user", "assistant", "user"]
     assert asked(model)[0].content == "You solve a task. Reply with your next action or answer only."
-    assert asked(model)[-1].content.endswith(f"\nThat task was solved. A new task:\n{attempt.prompt}")
+    assert asked(model)[-1] == user("That task was solved. A new task:", attempt.prompt)
 
 
 def test_the_outcome_of_a_case_is_told(memory, tmp_path):
@@ -119,7 +118,7 @@ def test_the_outcome_of_a_case_is_told(memory, tmp_path):
         with open_memory(tmp_path / told, embedder=HashEmbedder()) as kept:
             kept.add(cases([one], 1))
             attempt = played(ScriptedModel(walker), kept, recall=Recall(nearest={"case": 1}))
-            assert attempt.context == f"{won.turns[-1].observation}\n{told} A new game:"
+            assert attempt.context == f"{told} A new game:"
 
 
 def test_what_is_no_attempt_stays_text_right_before_the_task(memory, tmp_path):
@@ -130,7 +129,6 @@ def test_what_is_no_attempt_stays_text_right_before_the_task(memory, tmp_path):
     attempt = played(model, memory, recall=Recall(whole=("insight",)))
     assert attempt.recalled == ("i", f"demo/{won.id}")
     assert asked(model)[-1] == user(
-        won.turns[-1].observation,
         "That game was won.",
         "A rule learnt from earlier games: Look for the lamp.",
         "",
@@ -226,8 +224,7 @@ def test_a_demo_that_does_not_fit_is_shortened_and_counted(memory):
     assert looked[60].shown and looked[60].cut and len(sizes[60].demos) == 18 - 2 * looked[60].cut
     assert not looked[20].shown and looked[20].why == "does not fit into 20 tokens"
     assert (sizes[20].demos, sizes[20].recalled) == ((), ())
-    last = user(sizes[60].context.partition("\n")[0])  # how it ended stands before the task
-    used = sum(4 + -(-len(message.content) // 4) for message in (*sizes[60].demos, last))
+    used = sum(4 + -(-len(message.content) // 4) for message in sizes[60].demos)
     assert used <= 60 and looked[60].tokens == used and sizes[60].room == 60 - used
 
 
