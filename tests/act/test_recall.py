@@ -63,7 +63,7 @@ def test_a_recalled_attempt_is_shown_as_the_turns_that_it_was(memory, tmp_path):
     memory.add(demos([won], 1))
     model = ScriptedModel(walker)
     attempt = played(model, memory)
-    first, second = won.turns
+    first, _ = won.turns
     assert asked(model) == [
         RULES,
         user(won.prompt, f"Actions: {', '.join(won.actions)}"),
