@@ -157,7 +157,7 @@ from agentevolve.records import Entry
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 run = new_run(Path(sys.argv[1]))
 memory = run.part("memory", str((run.folder / "memory").resolve()), lambda: None)
-memory.add([Entry(id="a", kind="demo", key="the lamp", text="t", env="worlds:Corridor")])
+memory.add([Entry(id=str(i), kind="demo", key=f"the lamp {i}", text="t", env="worlds:Corridor") for i in range(500)])
 for room in (100_000, resource.RLIM_INFINITY):
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
     try:
