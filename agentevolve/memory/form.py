@@ -36,7 +36,7 @@ HOUSE = re.compile(
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
 TURN = re.compile(
-    r"""<\s*/?\s*(?:system|assistant|user|human|instructions?)\s*>
+    r"""<\s{0,9}/?\s{0,9}(?:system|assistant|user|human|instructions?)\s{0,9}>
       |^\W{0,9}(?:system|assistant|user|human|developer)(?:[ ]+(?:message|prompt))?\W{0,3}:
       |^\#{1,6}\s*(?:system|instruction|input|response|user|assistant|human)\s*:?\s*$""",
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
@@ -88,7 +88,7 @@ def faults(kind: str, text: str, scripts: Collection[str] = ()) -> Iterator[tupl
 def scripts_of(texts: Iterable[str]) -> frozenset[str]:
     """The scripts of the texts: each has at least a `SHARE` of their letters, so that a few words do not bring in another one."""
     found: Counter[str] = Counter()
-    for sign, n in sum(map(Counter, texts), Counter()).items():
+    for sign, n in Counter("".join(texts)).items():
         found.update(dict.fromkeys(script(sign), n))
     return frozenset(name for name, n in found.items() if n >= SHARE * found.total())
 
