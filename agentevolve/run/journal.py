@@ -9,6 +9,7 @@ it is named by file and line, and nothing is changed.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import threading
@@ -45,11 +46,13 @@ class Journal:
         return [self.parse(line, number) for number, line in enumerate(self.lines(), 1)]
 
     def lines(self) -> Iterator[bytes]:
-        """Every whole line as it lies there, without its end, in order."""
+        """Every whole line as it lies there, without its end, in order.
+
+        All is read at once: what another process cuts off meanwhile, a torn line, must not be read half.
+        """
         try:
             if self.path.is_file():
-                with self.path.open("rb") as file:
-                    yield from (line[:-1] for line in file if line.endswith(b"\n"))
+                yield from (line[:-1] for line in io.BytesIO(self.path.read_bytes()) if line.endswith(b"\n"))
         except OSError as error:
             raise AgentevolveError(f"{self.path}: cannot read: {error.strerror or error}") from None
 

@@ -223,6 +223,8 @@ def composed(one: Trajectory, entries: Sequence[Entry], as_turns: bool, words: S
         for turn in lived.turns:
             seen = safe(shown(turn.observation, turn.actions, True))
             messages += [message("assistant", safe(turn.action)), message("user", seen)]
+        if not one.tools:  # the last action's answer
+            messages.pop()
         said = render("outcome", entry=entry, choosing=bool(one.actions))
     context = render("recall", entries=told, ending="Now your game:") if told else said and f"{said} {following}"
     context = f"{said}\n{context}" if told and said else context
