@@ -125,7 +125,7 @@ def test_a_damaged_journal_is_named_by_file_and_line_and_left_alone(ask, tmp_pat
 def test_an_evaluation_whose_attempt_is_not_in_the_journal_is_one_line(ask, tmp_path, kept):
     task_file(tmp_path)
     (tmp_path / "evolve.yaml").write_text(CONFIG)
-    assert ask("evolve", "evolve.yaml", "--out", "r", "--quiet")[0] == 0
+    assert ask("evolve", "evolve.yaml", "workers=1", "--out", "r", "--quiet")[0] == 0
     path = tmp_path / "r" / JOURNAL
     lines = path.read_text().splitlines(keepends=True)
     measured = [n for n, line in enumerate(lines) if '"phase":"val/base"' in line]
