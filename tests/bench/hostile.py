@@ -1,4 +1,4 @@
-"""How many planted attacks succeed without each defence and with it: `python tests/bench/hostile.py`, about five minutes.
+"""How many planted attacks succeed without each defence and with it: `python tests/bench/hostile.py`, half a minute.
 
 It prints the tables of MEMORY.md. The attacks are those of tests/memory/hostile.py, the clean memory that of honest.py beside it.
 """

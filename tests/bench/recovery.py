@@ -18,7 +18,7 @@ import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from agentevolve.act.rollout import rollout
 from agentevolve.evaluate import pooled_report
@@ -58,8 +58,16 @@ def seeded(tasks: Sequence[Task], run: Run, n: int) -> list[Trajectory]:
     return won + list(lost.values())[: len(won)]
 
 
-def lived(place: Path, seed: int, asked: argparse.Namespace, curated: bool) -> dict[int, list[Trajectory]]:
-    """The attempts at the held-out tasks before the first round and after each, and how many entries are left, on the way."""
+class Measured(NamedTuple):
+    """The attempts at the held-out tasks after a round, and the entries that were left then."""
+
+    attempts: list[Trajectory]
+    harmful: int
+    good: int
+
+
+def lived(place: Path, seed: int, asked: argparse.Namespace, curated: bool) -> list[Measured]:
+    """The attempts at the held-out tasks before the first round and after each, with how many entries were left then."""
     train = tasks_of(load_task_set(GAME), "train")
     random.Random(seed).shuffle(train)
     held = tasks_of(load_task_set(GAME), "val", limit=asked.held)
@@ -70,7 +78,7 @@ def lived(place: Path, seed: int, asked: argparse.Namespace, curated: bool) -> d
     policy = remember(base, demos(made, 0), run)
     if asked.model == "imitator":
         run.part("model", f"{policy.model} {policy.api_base} None {policy.threads}", lambda: ScriptedModel(imitator))
-    found, tried = {}, list[Trajectory]()
+    found, tried = list[Measured](), list[Trajectory]()
     for number in range(asked.rounds + 1):
         run.round = number
         if number:
@@ -80,15 +88,11 @@ def lived(place: Path, seed: int, asked: argparse.Namespace, curated: bool) -> d
             if curated:
                 curate(memory_of(run), tried, number, alike=2)
         policy = policy.using(as_of=number)
-        found[number] = rollout(policy, held, run, phase=f"{number}/val", luck="val", measuring=True)
+        tasks = rollout(policy, held, run, phase=f"{number}/val", luck="val", measuring=True)
         left = {one.id for one in memory_of(run).entries(number)}
-        run.once(f"left {number}", lambda left=left: [len(left & harmful), len(left - harmful)])
-    LEFT[curated, seed] = [run.facts[f"left {number}"] for number in range(asked.rounds + 1)]
+        found.append(Measured(tasks, len(left & harmful), len(left - harmful)))
     run.close()
     return found
-
-
-LEFT: dict[tuple[bool, int], list[list[int]]] = {}
 
 
 def main() -> None:
@@ -102,24 +106,25 @@ def main() -> None:
     read.add_argument("--out", type=Path, help="where the runs are kept, to go on with")
     asked = read.parse_args()
     place = asked.out or Path(tempfile.mkdtemp())
-    found: dict[bool, list[dict[int, list[Trajectory]]]] = {
+    found = {
         curated: [lived(place / f"{seed}-{'curated' if curated else 'alone'}", seed, asked, curated) for seed in asked.seeds]
         for curated in (False, True)
     }
     print(f"`{GAME}`, {asked.model}, seeds {asked.seeds}, {asked.held} `val` tasks, {asked.demos} + {asked.demos} demos\n")
     print("| after round | left alone | curated | difference | harmful left | good left |\n|---|---|---|---|---|---|")
     for number in range(asked.rounds + 1):
-        alone, cured = ([one[number] for one in found[curated]] for curated in (False, True))
-        print(row(number, alone, cured, [LEFT[True, seed][number] for seed in asked.seeds]))
+        print(row(number, *([one[number] for one in found[curated]] for curated in (False, True))))
 
 
-def row(number: int, alone: list[list[Trajectory]], cured: list[list[Trajectory]], left: list[list[int]]) -> str:
+def row(number: int, alone: list[Measured], cured: list[Measured]) -> str:
     """One line of the table: success in %, and the entries that are left of all seeds."""
-    reports: list[Any] = [pooled_report("alone", alone, None, ""), pooled_report("curated", cured, alone, "alone")]
+    before, after = ([one.attempts for one in seeds] for seeds in (alone, cured))
+    reports = [pooled_report("alone", before, None, ""), pooled_report("curated", after, before, "alone")]
     shown = [f"{100 * one.success:.0f} [{100 * one.low:.0f}, {100 * one.high:.0f}]" for one in reports]
     gap = reports[1].difference
     told = f"{100 * gap.mean:+.0f} [{100 * gap.low:+.0f}, {100 * gap.high:+.0f}]"
-    return f"| {number} | {' | '.join(shown)} | {told} | {sum(one[0] for one in left)} | {sum(one[1] for one in left)} |"
+    left = sum(one.harmful for one in cured), sum(one.good for one in cured)
+    return f"| {number} | {' | '.join(shown)} | {told} | {left[0]} | {left[1]} |"
 
 
 if __name__ == "__main__":
