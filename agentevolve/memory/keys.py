@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, Protocol, Self
 
 ENDS = re.compile(r"(?<=[.!?:])\s+|\n+")
 
@@ -30,6 +31,14 @@ def distinctive(text: str, shared: Collection[str]) -> str:
     return "\n".join(part for part in sentences(text) if part not in shared) or text
 
 
+class Keyed(Protocol):
+    """What has a key."""
+
+    @property
+    def key(self) -> str:
+        """The text that it is found by."""
+
+
 class Shelved:
     """The keys of one (env, kind), as they are indexed.
 
@@ -38,22 +47,21 @@ class Shelved:
     """
 
     def __init__(self, round: int) -> None:
-        self._round = round
+        self.round = round  # the first
         self._sentences: set[str] = set()
         self.shared: frozenset[str] = frozenset()
-        self.raw: dict[str, str] = {}  # key id: key
+        self.raw: dict[str, Keyed] = {}  # by key id: what has that key
         self._indexed: dict[str, list[str]] = {}
         self._left: list[str] = []  # key ids that are not in there yet
 
-    def add(self, key: str, round: int) -> bool:
-        """Add a key of that round. Whether the keys that were there are now indexed as something else."""
-        id = key_id(key)
+    def add(self, id: str, keyed: Keyed, round: int) -> bool:
+        """Add a key, by its id, of that round. Whether the keys that were there are now indexed as something else."""
         if id in self.raw:
             return False
         before, first = self.shared, not self.raw
-        self.raw[id] = key
-        if round == self._round:
-            found = set(sentences(key))
+        self.raw[id] = keyed
+        if round == self.round:
+            found = set(sentences(keyed.key))
             self._sentences = found if first else self._sentences & found
             self.shared = frozenset() if first else frozenset(self._sentences)
         if self.shared == before:
@@ -62,12 +70,33 @@ class Shelved:
         self._indexed, self._left = {}, list(self.raw)
         return True
 
+    def told(self) -> dict[str, Any]:
+        """All of it but the keys themselves, as JSON; `as_told` makes it again."""
+        under = {key: id for id, keys in self.indexed.items() for key in keys}
+        return {
+            "round": self.round,
+            "sentences": sorted(self._sentences),
+            "shared": sorted(self.shared),
+            "keys": list(self.raw),
+            "under": [under[key] for key in self.raw] if self.shared else None,
+        }
+
+    @classmethod
+    def as_told(cls, told: Mapping[str, Any], keyed: Sequence[Keyed]) -> Self:
+        """The shelf of which that was told; `keyed` has the keys, in the order of their ids."""
+        made = cls(told["round"])
+        made._sentences, made.shared = set(told["sentences"]), frozenset(told["shared"])
+        made.raw = dict(zip(told["keys"], keyed, strict=True))
+        for key, under in zip(told["keys"], told["under"] or told["keys"], strict=True):
+            made._indexed.setdefault(under, []).append(key)
+        return made
+
     @property
     def indexed(self) -> dict[str, list[str]]:
         """By the id of what is indexed: key ids. Made when it is asked for, as of most shelves nothing is."""
         left, self._left = self._left, []
         for id in left:
-            under = key_id(self.text(self.raw[id])) if self.shared else id
+            under = key_id(self.text(self.raw[id].key)) if self.shared else id
             self._indexed.setdefault(under, []).append(id)
         return self._indexed
 
@@ -83,12 +112,12 @@ class Shelved:
 class Texts(Mapping[str, str]):
     """What is indexed of a shelf's keys as they were, {id: text}: a text is made when it is asked for."""
 
-    def __init__(self, raw: Mapping[str, str], keys: Mapping[str, str], shared: frozenset[str]) -> None:
+    def __init__(self, raw: Mapping[str, Keyed], keys: Mapping[str, str], shared: frozenset[str]) -> None:
         self._raw, self._keys, self._shared = raw, keys, shared
 
     def __getitem__(self, id: str) -> str:
         """The text."""
-        return distinctive(self._raw[self._keys[id]], self._shared)
+        return distinctive(self._raw[self._keys[id]].key, self._shared)
 
     def __contains__(self, id: object) -> bool:
         """Whether something is indexed under the id; of which no text is made."""

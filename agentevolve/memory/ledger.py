@@ -8,8 +8,9 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -20,7 +21,8 @@ from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Entry
 from agentevolve.run.journal import Journal
 
-CHUNK = 1 << 20  # bytes that are hashed at a time
+FORM = 1  # of what is written down at a clean end
+FEW = 20  # lines are few where they are less than one in so many
 Shelf = tuple[str, str]  # (env, kind): what one index collection holds
 
 
@@ -46,10 +48,9 @@ class Ledger:
         self._texts: dict[str, list[str]] | None = None  # what is told: the ids of entries; made when it is first asked for
         self._shelves: dict[Shelf, Shelved] = {}
         self._under: dict[tuple[Shelf, str], list[tuple[Held, int]]] = {}  # by key id: the entry, and since which round
-        left = self._sealed = _vouched(path)
-        for number, line in enumerate(self._journal.lines(), 1):
-            left -= len(line) + 1
-            self._replay(line, number, vouched=left >= 0)
+        self._size = self._sealed = 0  # bytes of lines that were read or written here, and of those that were vouched for
+        self._digest = hashlib.sha256()  # of the former
+        self._read(Lines(path, self._journal.whole()))
 
     def add(self, entries: Sequence[Entry]) -> dict[Shelf, dict[str, str] | None]:
         """Append the entries whose id is not there yet; they are on disk when this returns.
@@ -68,11 +69,10 @@ class Ledger:
                     made[entry.id] = entry, kept
                     lines.append(signed_line(fields, kept))
                     said.setdefault(told, entry.id)
-            if lines:
-                self._journal.append(*lines)
+            starts = self._write(*lines)
             new: dict[Shelf, dict[str, str] | None] = {}
-            for entry, kept in made.values():
-                shelf, anew = (entry.env, entry.kind), self._keep(Held.of(entry), entry.key, kept)
+            for (entry, kept), start in zip(made.values(), starts, strict=True):
+                shelf, anew = (entry.env, entry.kind), self._keep(Held.of(entry, start), kept)
                 keys = new.setdefault(shelf, {})
                 if anew or keys is None:
                     new[shelf] = None
@@ -90,7 +90,7 @@ class Ledger:
                     return
                 raise AgentevolveError(f"{self._journal.path}: cannot retire {entry_id!r}: no such entry ({self.size} are known)")
             if entry_id not in self._retired:
-                self._journal.append({"op": "retire", "id": entry_id, "round": round, "why": why})
+                self._write({"op": "retire", "id": entry_id, "round": round, "why": why})
                 self._retire(entry_id, round, why)
 
     def entries(self, as_of: int | None = None, kind: str | None = None, env: str | None = None) -> list[Entry]:
@@ -128,7 +128,7 @@ class Ledger:
             known = {id: float(f"{gain:.4f}") for id, gain in sorted(gains.items()) if id in self._entries}
             new = {id: gain for id, gain in known.items() if (round, gain) not in self._gains.get(id, [])}
             if new:
-                self._journal.append({"op": "worth", "round": round, "gains": new})
+                self._write({"op": "worth", "round": round, "gains": new})
             for id, gain in new.items():
                 self._gains.setdefault(id, []).append((round, gain))
 
@@ -178,10 +178,11 @@ class Ledger:
         with self._lock:
             return self._shelves[shelf].texts() if shelf in self._shelves else {}
 
-    def asked(self, query: str, env: str) -> str:
-        """What of `query` is compared with keys of `env`: without what all keys of one of its shelves share."""
+    def asked(self, query: str, env: str, as_of: int | None = None) -> str:
+        """What of `query` is compared with keys of `env`: without what all keys of one of its shelves share, as of a round."""
         with self._lock:
-            return distinctive(query, {part for (of, _), held in self._shelves.items() if of == env for part in held.shared})
+            shelves = [held for (of, _), held in self._shelves.items() if of == env and (as_of is None or held.round <= as_of)]
+            return distinctive(query, {part for held in shelves for part in held.shared})
 
     def indexed(self, shelf: Shelf, entry: Entry) -> str:
         """The id under which the entry's own key is indexed."""
@@ -207,38 +208,108 @@ class Ledger:
             "entries": len(present),
             "retired": len(self._retired),
             "set_aside": len(self._aside),
-            "by_kind": dict(sorted(Counter(entry.kind for entry in present).items())),
-            "by_env": dict(sorted(Counter(entry.env for entry in present).items())),
-            "by_round": dict(sorted(Counter(entry.round for entry in present).items())),
+            "by_kind": dict(sorted(Counter(held.shelf[1] for held in present).items())),
+            "by_env": dict(sorted(Counter(held.shelf[0] for held in present).items())),
+            "by_round": dict(sorted(Counter(held.round for held in present).items())),
         }
 
     def vouch(self) -> None:
-        """Write down that every line up to here is signed, so that who opens the journal next need not check each again."""
-        size, digest = _hashed(self._journal.path)
-        if size != self._sealed and not self._aside:
-            with contextlib.suppress(OSError):  # then they are checked
-                seal(self._journal.path.parent, {"size": size, "sha256": digest})
+        """Write down, signed, what the lines up to here say: who opens the journal next need not read and check each again.
+
+        Not for the sake of a few more lines, which are soon read.
+        """
+        with self._lock:
+            if self._size - self._sealed > self._size // FEW and not self._aside:
+                said = {"form": FORM, "size": self._size, "sha256": self._digest.hexdigest(), "told": self._all_but_texts()}
+                with contextlib.suppress(OSError):  # then they are checked
+                    seal(self._journal.path.parent, said)
+
+    def _all_but_texts(self) -> dict[str, Any]:
+        """What is known, as JSON, but for what entries say and are found by; `_restore` takes it in again."""
+        places = {shelf: place for place, shelf in enumerate(self._shelves)}
+        keys = {shelf: {id: place for place, id in enumerate(held.raw)} for shelf, held in self._shelves.items()}
+        lines = sorted([*self._entries.values(), *(one for again in self._again.values() for one in again)], key=_start)
+        return {
+            "shelves": [{"env": env, "kind": kind, **held.told()} for (env, kind), held in self._shelves.items()],
+            "lines": [
+                [held.id for held in lines],
+                [places[held.shelf] for held in lines],
+                [held.round for held in lines],
+                [held.start for held in lines],
+                [keys[held.shelf][held.under] for held in lines],
+            ],
+            "kept": self._kept,
+            "retired": self._retired,
+            "gains": self._gains,
+            "forgotten": sorted(self._forgotten),
+        }
+
+    def _read(self, lines: Lines) -> None:
+        """Take in the lines: those that were vouched for as it was written down, the others one by one."""
+        data, said = lines.data, sealed(lines.path.parent) or {}
+        size = said.get("size", 0) if said.get("form") == FORM else 0
+        self._digest.update(memoryview(data)[:size])
+        if 0 < size <= len(data) and said["sha256"] == self._digest.hexdigest():
+            self._restore(said["told"], lines)
+            self._sealed = size
+        start, number = self._sealed, data.count(b"\n", 0, self._sealed)
+        while start < len(data):
+            end, number = data.index(b"\n", start), number + 1
+            self._replay(lines, start, self._journal.parse(data[start:end], number), f"{lines.path}:{number}")
+            start = end + 1
+        self._digest.update(memoryview(data)[size:])
+        self._size = len(data)
+
+    def _restore(self, told: dict[str, Any], lines: Lines) -> None:
+        shelves = [(one["env"], one["kind"]) for one in told["shelves"]]
+        keys = [one["keys"] for one in told["shelves"]]
+        first: list[dict[str, Held]] = [{} for _ in shelves]
+        self._kept = told["kept"]
+        for id, place, round, start, key in zip(*told["lines"], strict=True):
+            shelf, under = shelves[place], keys[place][key]
+            held = Held(id, shelf, round, start, lines)
+            self._file(held, under, self._kept.get(id, ""))
+            first[place].setdefault(under, held)
+        for place, one in enumerate(told["shelves"]):
+            self._shelves[shelves[place]] = Shelved.as_told(one, [first[place][key] for key in keys[place]])
+        self._retired = {id: (round, why) for id, (round, why) in told["retired"].items()}
+        self._gains = {id: [(round, gain) for round, gain in gains] for id, gains in told["gains"].items()}
+        self._forgotten = set(told["forgotten"])
+
+    def _write(self, *lines: dict[str, Any]) -> list[int]:
+        """Append the lines to the journal; at which byte each begins."""
+        written = self._journal.append(*lines) if lines else []
+        starts = list(accumulate(map(len, written), initial=self._size))
+        self._digest.update(b"".join(written))
+        self._size = starts.pop()
+        return starts
 
     def _held(self, as_of: int | None = None, kind: str | None = None, env: str | None = None) -> list[Held]:
         return [
             held
             for held in self._entries.values()
-            if kind in (None, held.kind) and env in (None, held.env) and self.present(held, as_of)
+            if env in (None, held.shelf[0]) and kind in (None, held.shelf[1]) and self.present(held, as_of)
         ]
 
-    def _keep(self, held: Held, key: str, kept: str = "") -> bool:
+    def _keep(self, held: Held, kept: str = "") -> bool:
         """Take the entry in; whether its shelf is to be indexed anew."""
-        shelf = (held.env, held.kind)
         if kept:
             self._kept[held.id] = kept
+        elif self._texts is not None:
+            self._texts.setdefault(_told(held.entry), []).append(held.id)
+        key = key_id(held.key)
+        self._file(held, key, kept)
+        shelved = self._shelves.get(held.shelf) or self._shelves.setdefault(held.shelf, Shelved(held.round))
+        return shelved.add(key, held, held.round)
+
+    def _file(self, held: Held, key: str, kept: str) -> None:
+        """Put the entry where it is found: by its id, or with the one that it is kept with, and by the id of its key."""
+        held.under = key
+        if kept:
             self._again.setdefault(kept, []).append(held)
         else:
             self._entries[held.id] = held
-            if self._texts is not None:
-                self._texts.setdefault(_told(held.entry), []).append(held.id)
-        self._under.setdefault((shelf, key_id(key)), []).append((self._entries[kept or held.id], held.round))
-        shelved = self._shelves.get(shelf) or self._shelves.setdefault(shelf, Shelved(held.round))
-        return shelved.add(key, held.round)
+        self._under.setdefault((held.shelf, key), []).append((self._entries[kept or held.id], held.round))
 
     def _retire(self, id: str, round: int, why: str) -> None:
         self._retired.setdefault(id, (round, why))
@@ -251,18 +322,17 @@ class Ledger:
                 self._texts.setdefault(_told(held.entry), []).append(held.id)
         return next((id for id in self._texts.get(told, ()) if id not in self._retired), "")
 
-    def _replay(self, raw: bytes, number: int, *, vouched: bool) -> None:
-        line, where = self._journal.parse(raw, number), (self._journal.path, number)
+    def _replay(self, lines: Lines, start: int, line: dict[str, Any], where: str) -> None:
         match line:
-            case {"op": "add" | "again", "entry": dict() as fields} if not (vouched or holds(line)):
-                entry = read_entry(fields, _named(where))
+            case {"op": "add" | "again", "entry": dict() as fields} if not holds(line):
+                entry = read_entry(fields, where)
                 self._aside.setdefault(entry.id, entry)
             case {"op": "add", "entry": dict() as fields}:
                 if fields["id"] not in self._entries:
-                    self._keep(Held(fields, raw, where), fields["key"])
+                    self._keep(Held.at(fields, start, lines))
             case {"op": "again", "id": str() as kept, "entry": dict() as fields} if kept in self._entries:
                 if fields["id"] not in self._kept:
-                    self._keep(Held(fields, raw, where), fields["key"], kept)
+                    self._keep(Held.at(fields, start, lines), kept)
             case {"op": "retire", "id": str() as entry_id} if entry_id in self._aside:
                 pass
             case {"op": "worth", "round": int() as round, "gains": dict() as gains}:
@@ -274,60 +344,69 @@ class Ledger:
                 self._retire(entry_id, round, str(line.get("why", "")))
             case _:
                 known = '"add" of an entry, "again" or "retire" of a known id, "worth" or "forget"'
-                raise AgentevolveError(f"{_named(where)}: not a line of a memory: expected {known}")
+                raise AgentevolveError(f"{where}: not a line of a memory: expected {known}")
+
+
+class Lines(NamedTuple):
+    """All lines of the journal at `path`, as they were when they were read."""
+
+    path: Path
+    data: bytes
 
 
 class Held:
     """An entry as its signed line has it: what it is filed under, and the whole when that is asked for.
 
-    Most entries of a large memory are never asked for, and a record costs several times what its line does.
+    Most entries of a large memory are never asked for, and a record costs several times what its line does. `start` is where the
+    line begins, `under` the id of the entry's key.
     """
 
-    __slots__ = ("_entry", "_line", "_where", "env", "id", "kind", "round")
+    __slots__ = ("_entry", "_key", "_lines", "id", "round", "shelf", "start", "under")
 
-    def __init__(self, fields: Mapping[str, Any], line: bytes = b"", where: tuple[Path, int] = (Path(), 0)) -> None:
-        self.id, self.env, self.kind, self.round = fields["id"], fields["env"], fields["kind"], fields.get("round", 0)
-        self._line, self._where = line, where
+    def __init__(self, id: str, shelf: Shelf, round: int, start: int, lines: Lines | None = None) -> None:
+        self.id, self.shelf, self.round, self.start = id, shelf, round, start
+        self.under = ""
+        self._lines = lines
         self._entry: Entry | None = None
+        self._key: str | None = None
 
     @classmethod
-    def of(cls, entry: Entry) -> Held:
-        """The entry, just made."""
-        held = cls({"id": entry.id, "env": entry.env, "kind": entry.kind, "round": entry.round})
+    def of(cls, entry: Entry, start: int) -> Held:
+        """The entry, just written."""
+        held = cls(entry.id, (entry.env, entry.kind), entry.round, start)
         held._entry = entry
         return held
+
+    @classmethod
+    def at(cls, fields: Mapping[str, Any], start: int, lines: Lines) -> Held:
+        """The entry of these fields, just read."""
+        held = cls(fields["id"], (fields["env"], fields["kind"]), fields.get("round", 0), start, lines)
+        held._key = fields["key"]
+        return held
+
+    @property
+    def key(self) -> str:
+        """What the entry is found by."""
+        if self._key is None:
+            self._key = self._entry.key if self._entry else str(self._fields()["key"])
+        return self._key
 
     @property
     def entry(self) -> Entry:
         """The whole entry."""
         if self._entry is None:
-            self._entry = read_entry(json.loads(self._line)["entry"], _named(self._where))
-            self._line = b""
+            try:
+                self._entry = Entry.model_validate(self._fields())
+            except ValidationError as error:
+                assert self._lines
+                number = self._lines.data.count(b"\n", 0, self.start) + 1
+                raise _not_an_entry(error, f"{self._lines.path}:{number}") from None
         return self._entry
 
-
-def _named(where: tuple[Path, int]) -> str:
-    return f"{where[0]}:{where[1]}"
-
-
-def _vouched(path: Path) -> int:
-    """Up to which byte the journal is known to be signed: what this user's key has vouched for and has not changed since."""
-    said = sealed(path.parent) or {}
-    size = said.get("size", 0)
-    return size if size and (size, said.get("sha256")) == _hashed(path, size) else 0
-
-
-def _hashed(path: Path, size: int | None = None) -> tuple[int, str]:
-    """The number and the hash of the file's first `size` bytes, or of all."""
-    digest, done = hashlib.sha256(), 0
-    try:
-        with path.open("rb") as file:
-            while (size is None or done < size) and (part := file.read(CHUNK if size is None else min(CHUNK, size - done))):
-                digest.update(part)
-                done += len(part)
-    except OSError:
-        return 0, ""
-    return done, digest.hexdigest()
+    def _fields(self) -> dict[str, Any]:
+        assert self._lines
+        data = self._lines.data
+        return dict(json.loads(data[self.start : data.index(b"\n", self.start)])["entry"])
 
 
 def _told(entry: Entry) -> str:
@@ -341,6 +420,14 @@ def read_entry(fields: dict[str, Any], where: str) -> Entry:
     try:
         return Entry.model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise AgentevolveError(f"{where}: not an entry: {field}: {first['msg']}") from None
+        raise _not_an_entry(error, where) from None
+
+
+def _not_an_entry(error: ValidationError, where: str) -> AgentevolveError:
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    return AgentevolveError(f"{where}: not an entry: {field}: {first['msg']}")
+
+
+def _start(held: Held) -> int:
+    return held.start

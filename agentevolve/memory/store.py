@@ -107,7 +107,7 @@ class EntryMemory:
         """
         shelf = env, kind
         index = self._ready([shelf])
-        asked = self._ledger.asked(query, env)
+        asked = self._ledger.asked(query, env, as_of)
         vector = self._embedder.embed([asked])[0]
         weighed = ranking.difference or ranking.credit or ranking.recency
         wanted = POOL * k if weighed or ranking.words else k

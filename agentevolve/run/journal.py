@@ -46,15 +46,19 @@ class Journal:
         return [self.parse(line, number) for number, line in enumerate(self.lines(), 1)]
 
     def lines(self) -> Iterator[bytes]:
-        """Every whole line as it lies there, without its end, in order.
+        """Every whole line as it lies there, without its end, in order."""
+        yield from (line[:-1] for line in io.BytesIO(self.whole()))
+
+    def whole(self) -> bytes:
+        """All whole lines as they lie there, with their ends.
 
         All is read at once: what another process cuts off meanwhile, a torn line, must not be read half.
         """
         try:
-            if self.path.is_file():
-                yield from (line[:-1] for line in io.BytesIO(self.path.read_bytes()) if line.endswith(b"\n"))
+            data = self.path.read_bytes() if self.path.is_file() else b""
         except OSError as error:
             raise AgentevolveError(f"{self.path}: cannot read: {error.strerror or error}") from None
+        return data if data.endswith(b"\n") else data[: data.rfind(b"\n") + 1]
 
     def parse(self, line: bytes, number: int) -> dict[str, Any]:
         """The line of that number as a dict. Raises AgentevolveError naming file and line when it is not a JSON object."""
@@ -66,28 +70,30 @@ class Journal:
             raise self._damage(number, "not a JSON object")
         return record
 
-    def append(self, *records: dict[str, Any]) -> None:
-        """Append the records, all or none of them, and wait until they are on disk."""
+    def append(self, *records: dict[str, Any]) -> list[bytes]:
+        """Append the records, all or none of them, and wait until they are on disk; the lines as they lie there."""
         with self._lock:
             try:
-                self._write(records)
+                return self._write(records)
             except OSError as error:
                 raise AgentevolveError(f"{self.path}: cannot write: {error.strerror or error}") from None
 
     def rewrite(self, records: Sequence[dict[str, Any]]) -> None:
         """Put these records in the place of all that is there, whole or not at all. Only for who holds the folder."""
-        write_whole(self.path, _encoded(records))
+        write_whole(self.path, b"".join(map(_encoded, records)))
 
-    def _write(self, records: Sequence[dict[str, Any]]) -> None:
+    def _write(self, records: Sequence[dict[str, Any]]) -> list[bytes]:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             hold(descriptor, wait=True)
             size = _whole(descriptor)
             opening = [self._opening] if self._opening and not size else []
-            _append(descriptor, _encoded([*opening, *records]), size)
+            lines = [_encoded(record) for record in [*opening, *records]]
+            _append(descriptor, b"".join(lines), size)
         finally:
             os.close(descriptor)
+        return lines[len(opening) :]
 
     def _damage(self, number: int, why: str) -> AgentevolveError:
         return AgentevolveError(
@@ -103,9 +109,9 @@ def _loaded(line: bytes) -> Any:
         return json.loads(line)
 
 
-def _encoded(records: Sequence[dict[str, Any]]) -> bytes:
-    text = "".join(json.dumps(redacted(record), ensure_ascii=False, separators=(",", ":")) + "\n" for record in records)
-    return text.encode("utf-8", "backslashreplace")
+def _encoded(record: dict[str, Any]) -> bytes:
+    text = json.dumps(redacted(record), ensure_ascii=False, separators=(",", ":"))
+    return f"{text}\n".encode("utf-8", "backslashreplace")
 
 
 def _whole(descriptor: int) -> int:

@@ -1,5 +1,6 @@
 """What of a key is compared, and which of the nearest are taken."""
 
+import json
 import random
 
 import numpy as np
@@ -56,11 +57,28 @@ def test_a_query_without_the_shared_part_finds_the_same(memory):
 
 def test_one_key_alone_shares_nothing_and_a_second_one_changes_what_is_indexed():
     shelf = Shelved(1)
-    assert not shelf.add("Rules. One.", 1) and list(shelf.texts().values()) == ["Rules. One."]
-    assert not shelf.add("Rules. One.", 1)
-    assert shelf.add("Rules. Two.", 1) and sorted(shelf.texts().values()) == ["One.", "Two."]
-    assert not shelf.add("Rules. Three.", 1) and key_id("Three.") in shelf.texts()
-    assert shelf.add("Four.", 1) and "Rules. One." in shelf.texts().values()
+
+    def add(key: str) -> bool:
+        return shelf.add(key_id(key), entry("a", key), 1)
+
+    assert not add("Rules. One.") and list(shelf.texts().values()) == ["Rules. One."]
+    assert not add("Rules. One.")
+    assert add("Rules. Two.") and sorted(shelf.texts().values()) == ["One.", "Two."]
+    assert not add("Rules. Three.") and key_id("Three.") in shelf.texts()
+    assert add("Four.") and "Rules. One." in shelf.texts().values()
+
+
+@pytest.mark.parametrize("keys", [[], ["Rules. One."], ["Rules. One.", "Rules. Two."], ["Rules. One.", "Rules. Two.", "Four."]])
+def test_a_shelf_that_was_told_goes_on_as_the_one_that_told_it(keys):
+    told, rest = Shelved(1), ["Rules. Three.", "Rules. One.", "Five.", "Rules. Six."]
+    held = {key_id(key): entry("a", key) for key in keys}
+    for id, one in held.items():
+        told.add(id, one, 1)
+    made = Shelved.as_told(json.loads(json.dumps(told.told())), [*held.values()])
+    for key in rest:
+        assert made.texts() == told.texts() and made.shared == told.shared
+        assert made.add(key_id(key), entry("b", key), 1) == told.add(key_id(key), entry("b", key), 1)
+    assert made.texts() == told.texts() and made.indexed == told.indexed
 
 
 def test_what_later_rounds_add_changes_nothing_of_what_is_shared(memory):
@@ -69,6 +87,13 @@ def test_what_later_rounds_add_changes_nothing_of_what_is_shared(memory):
     memory.add([entry("c", "Something else. One door.", 2)])
     assert memory.recall("Rules. One door.", env="e", k=2, as_of=1) == before
     assert found(memory, "Rules. One door.", 1) == ["c"]
+
+
+def test_a_kind_that_comes_later_changes_nothing_of_what_is_asked_of_another(memory):
+    memory.add([entry("a", "Rules. One lamp.", kind="insight")])
+    before = memory.recall("Rules. One door.", env="e", k=2, as_of=1, kind="insight")
+    memory.add([entry("b", "Rules. Two doors.", 2), entry("c", "Rules. Three.", 2)])
+    assert memory.recall("Rules. One door.", env="e", k=2, as_of=1, kind="insight") == before
 
 
 def test_within_the_first_round_the_index_follows_what_is_shared(memory):

@@ -14,6 +14,7 @@ from agentevolve.memory import EntryMemory, HashEmbedder, open_memory, read_ledg
 from agentevolve.memory.curate import curate
 from agentevolve.memory.forget import forget
 from agentevolve.memory.index import Index, collection_name
+from agentevolve.memory.ledger import Ledger
 from agentevolve.memory.move import take_in, write_entries
 from agentevolve.records import Entry
 from agentevolve.run.folder import Run
@@ -163,6 +164,14 @@ class Remembering(RuleBasedStateMachine):
             assert {id for id, _ in near} <= here and len(near) == min(4, len(here))
             assert [-similarity for _, similarity in near] == sorted(-similarity for _, similarity in near)
 
+    @invariant()
+    def what_was_vouched_for_at_a_clean_end_is_what_the_lines_say(self) -> None:
+        with tempfile.TemporaryDirectory() as place:
+            alone = Path(place) / "entries.jsonl"
+            if (self.folder / "entries.jsonl").is_file():
+                alone.write_bytes((self.folder / "entries.jsonl").read_bytes())
+            assert everything(Ledger(self.folder / "entries.jsonl")) == everything(Ledger(alone))
+
     @rule()
     def earlier_rounds_recall_what_they_recalled_then(self) -> None:
         for (number, kind, query), found in self.then.items():
@@ -174,6 +183,20 @@ class Remembering(RuleBasedStateMachine):
             for kind in ("demo", "insight"):
                 mine = self.recalled(QUERIES[1], kind, None)
                 assert [(one.id, near) for one, near in reader.recall(QUERIES[1], env="e", k=4, kind=kind)] == mine
+
+
+def everything(ledger: Ledger) -> object:
+    """All that a memory's ledger tells."""
+    entries = [
+        (one, ledger.said(one.id), ledger.said(one.id, 2), ledger.gone(one.id), ledger.gain(one.id), ledger.gain(one.id, 2))
+        for one in ledger.all()
+    ]
+    shelves = {
+        shelf: {id: (text, ledger.under(shelf, id), ledger.under(shelf, id, 2)) for id, text in keys.items()}
+        for shelf, keys in ledger.shelves().items()
+    }
+    asked = [ledger.asked(query, "e") for query in QUERIES]
+    return entries, shelves, asked, ledger.stats(), ledger.aside(), ledger.names()
 
 
 def indexed_as_journaled(memory: EntryMemory) -> None:
