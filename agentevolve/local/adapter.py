@@ -18,22 +18,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agentevolve.given import complaint
 from agentevolve.local import files
+from agentevolve.local.families import Names
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Example
 from agentevolve.whole import write_whole
 
 INFO, WEIGHTS, CONFIG, GGUF = "agentevolve.json", "adapter_model.safetensors", "adapter_config.json", "adapter.gguf"
 ROWS = "rows.jsonl"
-# llama.cpp's names for the linear layers of a llama block
-TENSORS = {
-    "q_proj": "attn_q",
-    "k_proj": "attn_k",
-    "v_proj": "attn_v",
-    "o_proj": "attn_output",
-    "gate_proj": "ffn_gate",
-    "up_proj": "ffn_up",
-    "down_proj": "ffn_down",
-}
 
 
 class LoraSettings(BaseModel):
@@ -197,36 +188,20 @@ def save_weights(model: Any, out: Path, base: str) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def llama_config(folder: Path) -> dict[str, Any]:
-    """The `config.json` of a transformers folder, if its model is one whose adapters can be served.
-
-    Raises AgentevolveError for another architecture: the tensor names and the order of rows below are llama's.
-    """
-    config = files.read_config(folder)
-    check_architecture(config.get("model_type"))
-    return config
-
-
-def check_architecture(name: Any) -> None:
-    """Raise AgentevolveError for a model that is no llama: nobody here could serve its adapters."""
-    if name != "llama":
-        raise AgentevolveError(f"its architecture is {name!r:.80}; only 'llama' models can be fine-tuned")
-
-
 def export_gguf(adapter: Path, folder: Path) -> Path:
     """Write the PEFT adapter in `adapter`, trained on the transformers model in `folder`, as `adapter.gguf` beside it.
 
-    Returns the file. Raises AgentevolveError for a base that is no llama model or a tensor that has no name in llama.cpp.
+    Returns the file. Raises AgentevolveError for a base of an unknown family or a tensor that has no name in llama.cpp.
     """
     import gguf
 
-    config = llama_config(folder)
+    names = Names(files.read_config(folder))
     lora = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
-    writer = gguf.GGUFWriter(adapter / GGUF, "llama")
+    writer = gguf.GGUFWriter(adapter / GGUF, names.family.gguf)
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, float(lora["lora_alpha"]))
-    for name, values in _gguf_tensors(adapter / WEIGHTS, config):
+    for name, values in _gguf_tensors(adapter / WEIGHTS, names):
         writer.add_tensor(name, values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -235,21 +210,19 @@ def export_gguf(adapter: Path, folder: Path) -> Path:
     return adapter / GGUF
 
 
-def _gguf_tensors(file: Path, config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _gguf_tensors(file: Path, names: Names) -> Iterator[tuple[str, Any]]:
     """llama.cpp's name and the float32 values of each tensor: `lora_a` is (rank, in), `lora_b` is (out, rank)."""
     import numpy as np
     from safetensors.numpy import load_file
 
-    heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
-    for name, values in sorted(load_file(file).items()):
-        # base_model.model.model.layers.<block>.<self_attn|mlp>.<linear>.lora_<A|B>.weight
-        parts = name.split(".")
-        linear, side = parts[-3], parts[-2]
-        if linear not in TENSORS or side not in ("lora_A", "lora_B"):
-            raise AgentevolveError(f"{file}: tensor {name} has no name in llama.cpp")
-        if side == "lora_B" and linear in heads:
-            values = _interleave(values, heads[linear])
-        yield f"blk.{parts[-5]}.{TENSORS[linear]}.weight.{side.lower()}", np.ascontiguousarray(values, dtype=np.float32)
+    for tensor, values in sorted(load_file(file).items()):
+        found = names.of(tensor)
+        if found is None:
+            raise AgentevolveError(f"{file}: tensor {tensor} has no name in llama.cpp")
+        name, side = found
+        if side == "lora_b" and (heads := names.heads(name)):
+            values = _interleave(values, heads)
+        yield f"{name}.weight.{side}", np.ascontiguousarray(values, dtype=np.float32)
 
 
 def _interleave(values: Any, heads: int) -> Any:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from agentevolve import wheels
 from agentevolve.local import files
+from agentevolve.local.families import model_type
 from agentevolve.local.quiet import quiet
 from agentevolve.protocols import AgentevolveError
 
@@ -188,13 +189,13 @@ def tokenizer_files(model: LocalModel) -> tuple[Path, str | None]:
 
 
 def architecture(model: LocalModel) -> str:
-    """What the model's files say it is, such as "llama". Raises AgentevolveError for files that cannot be trained on."""
+    """Transformers' model_type of the model, by its files. Raises AgentevolveError for files that cannot be trained on."""
     folder, gguf = tokenizer_files(model)
     if gguf is None:
         return str(files.read_config(folder).get("model_type"))
     if len(files.parts(folder / gguf)) > 1:
         raise AgentevolveError("a GGUF in several parts can be served only")
-    return files.field(files.reader(folder / gguf), "general.architecture")
+    return model_type(files.field(files.reader(folder / gguf), "general.architecture"))
 
 
 @functools.cache

@@ -42,6 +42,10 @@ class Unfit(AgentevolveError):
     """Why an example makes no row."""
 
 
+class Rewritten(Unfit):
+    """The template shows an answer otherwise than it was given."""
+
+
 class Row(NamedTuple):
     """One training row: token ids, and as many labels, each the id at its own place or IGNORED. `weight` scales its loss.
 
@@ -281,23 +285,28 @@ def _tokens(tokenizer: Any, text: str) -> list[int]:
 
 def _answered(tokenizer: Any, asked: Sequence[Message], answer: Message) -> tuple[list[int], list[int]]:
     """The ids of the prompt that was answered, and those that the model must say: the answer, and the token that ends it."""
-    before, after = _template(tokenizer, asked, start=True), _template(tokenizer, [*asked, answer], start=False)
-    if not after.startswith(before):
-        raise Unfit(MERGES)
-    said, text = _said(tokenizer, after.removeprefix(before), answer.content)
+    before = _template(tokenizer, asked, start=True)
+    try:
+        said, text = _said(tokenizer, before, [*asked, answer], answer.content)
+    except Rewritten:  # Qwen 3's template puts an empty thought before the last answer, and before no earlier one
+        said, text = _said(tokenizer, before, [*asked, answer, Message(role="user", content=NEEDLE)], answer.content)
     context = _tokens(tokenizer, before)
     if tokenizer.decode(context + said) != tokenizer.decode(_tokens(tokenizer, before + text)):
         raise Unfit("the tokenizer reads an answer by itself otherwise than within the conversation")
     return context, said
 
 
-def _said(tokenizer: Any, tail: str, content: str) -> tuple[list[int], str]:
-    """The start of `tail` that is to be learnt: the answer as the template renders it (it may strip it), and its end token."""
+def _said(tokenizer: Any, before: str, messages: Sequence[Message], content: str) -> tuple[list[int], str]:
+    """What follows the prompt `before` and is to be learnt: the answer as the template renders it (it may strip it), its end."""
+    after = _template(tokenizer, messages, start=False)
+    if not after.startswith(before):
+        raise Unfit(MERGES)
+    tail = after.removeprefix(before)
     special, tokens = special_tokens(tokenizer), _tokens(tokenizer, tail)
     end = next((place for place, token in enumerate(tokens) if token in special), None)
     if end is None:
         raise Unfit("the template ends an answer without a control token")
     answer, stop, _ = tail.partition(special[tokens[end]])
     if answer.strip() != content.strip():
-        raise Unfit("the template rewrites an answer")
+        raise Rewritten("the template rewrites an answer")
     return tokens[: end + 1], answer + stop

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from agentevolve.local.adapter import TENSORS, LoraSettings
+from agentevolve.local.adapter import LoraSettings
 from agentevolve.local.objectives import divergence, labelled_logits, preference_class, token_losses
 from agentevolve.local.rows import IGNORED, Row, collate
 
@@ -30,7 +30,7 @@ def build_trainer(model: Any, tokenizer: Any, rows: Sequence[Row], out: Path, se
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=sorted(TENSORS),
+        target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
     kind = trainer_class() if settings.objective == "sft" else preference_class(trainer_class())

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agentevolve.local import adapter, catalog
+from agentevolve.local import adapter, catalog, files
 from agentevolve.local.adapter import AdapterInfo, LoraSettings
+from agentevolve.local.families import family_of
 from agentevolve.local.quiet import quiet
 from agentevolve.local.rows import IGNORED, Row, Rows, prepare, render
 from agentevolve.local.sft import build_trainer
@@ -56,7 +57,7 @@ class TrainResult(NamedTuple):
 def check_trainable(base: catalog.LocalModel) -> None:
     """Raise AgentevolveError, naming the model and the reason, if `base` cannot be fine-tuned; its weights are not read."""
     try:
-        adapter.check_architecture(catalog.architecture(base))
+        family_of(catalog.architecture(base))
         with quiet():
             render(SAMPLE, load_tokenizer(*catalog.tokenizer_files(base)))
     except AgentevolveError as error:
@@ -92,7 +93,7 @@ def train_lora(
     step with step, steps and mean loss.
     Raises AgentevolveError when `out` exists, `start` does not fit, or the training comes to a loss that is no number.
     """
-    adapter.llama_config(folder)
+    family_of(files.read_config(folder).get("model_type"))
     origin = adapter.check_start(start, base, settings) if start else None
     with unfinished(out) as scratch, quiet():
         model, tokenizer = load_base(folder)

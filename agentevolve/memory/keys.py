@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, Protocol, Self
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 ENDS = re.compile(r"(?<=[.!?:])\s+|\n+")
 
@@ -39,8 +39,11 @@ class Keyed(Protocol):
         """The text that it is found by."""
 
 
-class Shelved:
-    """The keys of one (env, kind), as they are indexed.
+Has = TypeVar("Has", bound=Keyed)
+
+
+class Shelved(Generic[Has]):
+    """The keys of one (env, kind), as they are indexed, and what has them.
 
     What all keys of the first round share is left out; later rounds change nothing about it, so that what was recalled as of an
     earlier round stays as it was. One key alone shares nothing.
@@ -50,16 +53,17 @@ class Shelved:
         self.round = round  # the first
         self._sentences: set[str] = set()
         self.shared: frozenset[str] = frozenset()
-        self.raw: dict[str, Keyed] = {}  # by key id: what has that key
+        self.raw: dict[str, list[Has]] = {}  # by key id: what has that key, oldest first
         self._indexed: dict[str, list[str]] = {}
         self._left: list[str] = []  # key ids that are not in there yet
 
-    def add(self, id: str, keyed: Keyed, round: int) -> bool:
-        """Add a key, by its id, of that round. Whether the keys that were there are now indexed as something else."""
+    def add(self, id: str, keyed: Has, round: int) -> bool:
+        """Add what has the key of that id, of that round. Whether the keys that were there are now indexed as something else."""
         if id in self.raw:
+            self.raw[id].append(keyed)
             return False
         before, first = self.shared, not self.raw
-        self.raw[id] = keyed
+        self.raw[id] = [keyed]
         if round == self.round:
             found = set(sentences(keyed.key))
             self._sentences = found if first else self._sentences & found
@@ -82,8 +86,8 @@ class Shelved:
         }
 
     @classmethod
-    def as_told(cls, told: Mapping[str, Any], keyed: Sequence[Keyed]) -> Self:
-        """The shelf of which that was told; `keyed` has the keys, in the order of their ids."""
+    def as_told(cls, told: Mapping[str, Any], keyed: Sequence[list[Has]]) -> Self:
+        """The shelf of which that was told; `keyed` is what has each key, in the order of their ids."""
         made = cls(told["round"])
         made._sentences, made.shared = set(told["sentences"]), frozenset(told["shared"])
         made.raw = dict(zip(told["keys"], keyed, strict=True))
@@ -96,7 +100,7 @@ class Shelved:
         """By the id of what is indexed: key ids. Made when it is asked for, as of most shelves nothing is."""
         left, self._left = self._left, []
         for id in left:
-            under = key_id(self.text(self.raw[id].key)) if self.shared else id
+            under = key_id(self.text(self.raw[id][0].key)) if self.shared else id
             self._indexed.setdefault(under, []).append(id)
         return self._indexed
 
@@ -112,12 +116,12 @@ class Shelved:
 class Texts(Mapping[str, str]):
     """What is indexed of a shelf's keys as they were, {id: text}: a text is made when it is asked for."""
 
-    def __init__(self, raw: Mapping[str, Keyed], keys: Mapping[str, str], shared: frozenset[str]) -> None:
+    def __init__(self, raw: Mapping[str, Sequence[Keyed]], keys: Mapping[str, str], shared: frozenset[str]) -> None:
         self._raw, self._keys, self._shared = raw, keys, shared
 
     def __getitem__(self, id: str) -> str:
         """The text."""
-        return distinctive(self._raw[self._keys[id]].key, self._shared)
+        return distinctive(self._raw[self._keys[id]][0].key, self._shared)
 
     def __contains__(self, id: object) -> bool:
         """Whether something is indexed under the id; of which no text is made."""

@@ -46,8 +46,7 @@ class Ledger:
         self._aside: dict[str, Entry] = {}  # not signed by this user: never recalled
         self._again: dict[str, list[Held]] = {}  # the id of an entry: what said the same again
         self._texts: dict[str, list[str]] | None = None  # what is told: the ids of entries; made when it is first asked for
-        self._shelves: dict[Shelf, Shelved] = {}
-        self._under: dict[tuple[Shelf, str], list[tuple[Held, int]]] = {}  # by key id: the entry, and since which round
+        self._shelves: dict[Shelf, Shelved[Held]] = {}
         self._size = self._sealed = 0  # bytes of lines that were read or written here, and of those that were vouched for
         self._digest = hashlib.sha256()  # of the former
         self._read(Lines(path, self._journal.whole()))
@@ -192,14 +191,14 @@ class Ledger:
     def under(self, shelf: Shelf, id: str, as_of: int | None = None) -> list[Entry]:
         """The entries of `shelf` whose key is indexed under that id and that are there, now or as of a round."""
         with self._lock:
-            keys = self._shelves[shelf].indexed.get(id, ()) if shelf in self._shelves else ()
-            found = {
-                held.id: held
-                for key in keys
-                for held, since in self._under.get((shelf, key), ())
-                if self.present(held, as_of) and (as_of is None or since <= as_of)
-            }
-            return [self.seen(held.entry, as_of) for held in found.values()]
+            if not (shelved := self._shelves.get(shelf)):
+                return []
+            having = [
+                one for key in shelved.indexed.get(id, ()) for one in shelved.raw[key] if as_of is None or one.round <= as_of
+            ]
+            kept = dict.fromkeys(self._kept.get(one.id, one.id) for one in having)
+            found = [held for id in kept if self.present(held := self._entries[id], as_of)]
+            return [self.seen(held.entry, as_of) for held in found]
 
     def stats(self) -> dict[str, Any]:
         """Counts of the entries that are there now, by kind, env and round; and how many were retired."""
@@ -263,15 +262,14 @@ class Ledger:
     def _restore(self, told: dict[str, Any], lines: Lines) -> None:
         shelves = [(one["env"], one["kind"]) for one in told["shelves"]]
         keys = [one["keys"] for one in told["shelves"]]
-        first: list[dict[str, Held]] = [{} for _ in shelves]
+        keyed: list[list[list[Held]]] = [[[] for _ in one] for one in keys]
         self._kept = told["kept"]
         for id, place, round, start, key in zip(*told["lines"], strict=True):
-            shelf, under = shelves[place], keys[place][key]
-            held = Held(id, shelf, round, start, lines)
-            self._file(held, under, self._kept.get(id, ""))
-            first[place].setdefault(under, held)
-        for place, one in enumerate(told["shelves"]):
-            self._shelves[shelves[place]] = Shelved.as_told(one, [first[place][key] for key in keys[place]])
+            held = Held(id, shelves[place], keys[place][key], round, start, lines)
+            self._file(held, self._kept.get(id, ""))
+            keyed[place][key].append(held)
+        for shelf, one, having in zip(shelves, told["shelves"], keyed, strict=True):
+            self._shelves[shelf] = Shelved.as_told(one, having)
         self._retired = {id: (round, why) for id, (round, why) in told["retired"].items()}
         self._gains = {id: [(round, gain) for round, gain in gains] for id, gains in told["gains"].items()}
         self._forgotten = set(told["forgotten"])
@@ -297,19 +295,16 @@ class Ledger:
             self._kept[held.id] = kept
         elif self._texts is not None:
             self._texts.setdefault(_told(held.entry), []).append(held.id)
-        key = key_id(held.key)
-        self._file(held, key, kept)
+        self._file(held, kept)
         shelved = self._shelves.get(held.shelf) or self._shelves.setdefault(held.shelf, Shelved(held.round))
-        return shelved.add(key, held, held.round)
+        return shelved.add(held.under, held, held.round)
 
-    def _file(self, held: Held, key: str, kept: str) -> None:
-        """Put the entry where it is found: by its id, or with the one that it is kept with, and by the id of its key."""
-        held.under = key
+    def _file(self, held: Held, kept: str) -> None:
+        """Put the entry where it is found: by its id, or with the one that it is kept with."""
         if kept:
             self._again.setdefault(kept, []).append(held)
         else:
             self._entries[held.id] = held
-        self._under.setdefault((held.shelf, key), []).append((self._entries[kept or held.id], held.round))
 
     def _retire(self, id: str, round: int, why: str) -> None:
         self._retired.setdefault(id, (round, why))
@@ -363,9 +358,8 @@ class Held:
 
     __slots__ = ("_entry", "_key", "_lines", "id", "round", "shelf", "start", "under")
 
-    def __init__(self, id: str, shelf: Shelf, round: int, start: int, lines: Lines | None = None) -> None:
-        self.id, self.shelf, self.round, self.start = id, shelf, round, start
-        self.under = ""
+    def __init__(self, id: str, shelf: Shelf, under: str, round: int, start: int, lines: Lines | None = None) -> None:
+        self.id, self.shelf, self.under, self.round, self.start = id, shelf, under, round, start
         self._lines = lines
         self._entry: Entry | None = None
         self._key: str | None = None
@@ -373,15 +367,16 @@ class Held:
     @classmethod
     def of(cls, entry: Entry, start: int) -> Held:
         """The entry, just written."""
-        held = cls(entry.id, (entry.env, entry.kind), entry.round, start)
+        held = cls(entry.id, (entry.env, entry.kind), key_id(entry.key), entry.round, start)
         held._entry = entry
         return held
 
     @classmethod
     def at(cls, fields: Mapping[str, Any], start: int, lines: Lines) -> Held:
         """The entry of these fields, just read."""
-        held = cls(fields["id"], (fields["env"], fields["kind"]), fields.get("round", 0), start, lines)
-        held._key = fields["key"]
+        shelf, key = (fields["env"], fields["kind"]), fields["key"]
+        held = cls(fields["id"], shelf, key_id(key), fields.get("round", 0), start, lines)
+        held._key = key
         return held
 
     @property

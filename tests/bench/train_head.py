@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from agentevolve.local import catalog
-from agentevolve.local.adapter import TENSORS, LoraSettings
+from agentevolve.local.adapter import LoraSettings
 from agentevolve.local.rows import IGNORED, Row, collate, render
 from agentevolve.local.sft import build_trainer
 from agentevolve.local.train import load_base, peak_memory
@@ -53,7 +53,7 @@ def plain(model: Any, tokenizer: Any, rows: list[Row], out: Path) -> Any:
     from transformers import Trainer, TrainingArguments, set_seed
 
     set_seed(0)
-    lora = LoraConfig(r=SETTINGS.rank, lora_alpha=SETTINGS.alpha, target_modules=sorted(TENSORS), task_type="CAUSAL_LM")
+    lora = LoraConfig(r=SETTINGS.rank, lora_alpha=SETTINGS.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
 
     def padded(batch: list[dict[str, Any]]) -> dict[str, Any]:
         tensors = collate(batch, tokenizer.eos_token_id)
@@ -68,7 +68,7 @@ def trl(model: Any, tokenizer: Any, rows: list[Row], out: Path) -> Any:
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
 
-    lora = LoraConfig(r=SETTINGS.rank, lora_alpha=SETTINGS.alpha, target_modules=sorted(TENSORS), task_type="CAUSAL_LM")
+    lora = LoraConfig(r=SETTINGS.rank, lora_alpha=SETTINGS.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
     arguments = SFTConfig(**shared(out), gradient_checkpointing=False, bf16=False, max_length=None)
     data = dataset(rows).rename_column("ids", "input_ids").select_columns(["input_ids", "labels"])
     return SFTTrainer(model=model, args=arguments, train_dataset=data, processing_class=tokenizer, peft_config=lora)

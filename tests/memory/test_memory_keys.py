@@ -74,7 +74,7 @@ def test_a_shelf_that_was_told_goes_on_as_the_one_that_told_it(keys):
     held = {key_id(key): entry("a", key) for key in keys}
     for id, one in held.items():
         told.add(id, one, 1)
-    made = Shelved.as_told(json.loads(json.dumps(told.told())), [*held.values()])
+    made = Shelved.as_told(json.loads(json.dumps(told.told())), [[one] for one in held.values()])
     for key in rest:
         assert made.texts() == told.texts() and made.shared == told.shared
         assert made.add(key_id(key), entry("b", key), 1) == told.add(key_id(key), entry("b", key), 1)
