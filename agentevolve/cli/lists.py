@@ -21,12 +21,24 @@ def tasks(
     show([one.model_dump(mode="json") for one in chosen], as_json, lambda: tables.task_sets(chosen, detailed=bool(name)))
 
 
-def models(as_json: Json = False) -> None:
-    """List the local models that need no key, and how to name any other."""
+def models(
+    name: Annotated[str | None, typer.Argument(help="A local model's name: measure it here, fetching it if need be.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the local models that need no key, and how to name any other; or measure how fast one is on this machine."""
     from agentevolve.cli import tables
     from agentevolve.local import catalog
+    from agentevolve.models import speed
+    from agentevolve.protocols import AgentevolveError
 
-    rows = [{"model": f"local/{name}", "cached": catalog.is_cached(name)} for name in catalog.names()]
+    chosen = [name.removeprefix("local/")] if name else catalog.names()
+    if unknown := [one for one in chosen if one not in catalog.CATALOG]:
+        raise AgentevolveError(f"unknown local model {unknown[0]!r}; known: {', '.join(catalog.names())}")
+    rows = []
+    for one in chosen:
+        found, source = speed.measure(one) if name else speed.known(one), catalog.CATALOG[one]
+        about = {"licence": source.licence, "bytes": source.size, "cached": catalog.is_cached(one)}
+        rows.append({"model": f"local/{one}", **about, "speed": found.model_dump() if found else None})
     show(rows, as_json, lambda: tables.models(rows))
 
 

@@ -69,19 +69,24 @@ def _spent(name: str, phases: dict[str, Spending]) -> tuple[str, ...]:
 
 
 def models(rows: Sequence[dict[str, Any]]) -> list[Table | Text]:
-    """The local models and how to name another."""
-    listed = [(row["model"], "on this machine" if row["cached"] else "fetched at first use") for row in rows]
-    listed += [
+    """The local models, with what was measured of them here, and how to name another."""
+    listed = [_model(row) for row in rows]
+    others = [
         ("local/PATH", "a .gguf file, or a transformers folder with one"),
         ("random, oracle", "the floor and the ceiling: no model"),
-    ]
-    listed += [
         (
             "openai/…, anthropic/…, ollama_chat/…, hosted_vllm/…",
             "any LiteLLM name; its key from the environment, --api-base for a server",
-        )
+        ),
     ]
-    return [_table(("--model", "what it is"), listed)]
+    names = ("--model", "licence", "file", "here", "memory", "tokens/s read", "written")
+    return [_table(names, listed), _table(("--model", "what it is"), others)]
+
+
+def _model(row: dict[str, Any]) -> tuple[str, ...]:
+    speed = row["speed"]
+    figures = (f"{speed['memory'] / 1e9:.1f} GB", f"{speed['read']:.0f}", f"{speed['written']:.0f}") if speed else ("–",) * 3
+    return row["model"], row["licence"], f"{row['bytes'] / 1e6:,.0f} MB", "yes" if row["cached"] else "fetched", *figures
 
 
 def methods(found: Sequence[Method]) -> list[Table | Text]:

