@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agentevolve.given import complaint
 from agentevolve.local import files
+from agentevolve.local.canary import Probe
 from agentevolve.local.families import Names
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Example
@@ -82,6 +83,7 @@ class AdapterInfo(BaseModel):
     seconds: float
     versions: dict[str, str]
     files: dict[str, str]
+    canary: tuple[Probe, ...] = ()  # by which a server's weights are known
 
     @property
     def identity(self) -> str:

@@ -13,27 +13,18 @@ from typing import Any, NamedTuple
 
 from agentevolve.local import adapter, catalog, files
 from agentevolve.local.adapter import AdapterInfo, LoraSettings
+from agentevolve.local.canary import SAMPLE, Probe, probes
 from agentevolve.local.families import family_of
 from agentevolve.local.quiet import quiet
 from agentevolve.local.rows import IGNORED, Row, Rows, prepare, render
 from agentevolve.local.sft import build_trainer
 from agentevolve.protocols import AgentevolveError
-from agentevolve.records import Example, Message
+from agentevolve.records import Example
 
 __all__ = ["LoraSettings", "TrainResult", "check_trainable", "rows_of", "train_lora"]
 
 LOCALLY: Any = {"local_files_only": True, "trust_remote_code": False}
 Progress = Callable[[int, int, float], None]  # step, steps, loss
-# a conversation of the kind that the agent has
-SAMPLE = Example(
-    id="sample",
-    prompt=(Message(role="system", content="You are playing a text game."), Message(role="user", content="You are in a room.")),
-    completion=(
-        Message(role="assistant", content="go north"),
-        Message(role="user", content="You see a coin."),
-        Message(role="assistant", content="take coin"),
-    ),
-)
 
 
 class TrainResult(NamedTuple):
@@ -108,7 +99,7 @@ def train_lora(
         adapter.save_weights(trainer.model, scratch, base)
         adapter.export_gguf(scratch, folder)
         adapter.write_rows(rows.examples, scratch)
-        info = _info(scratch, rows.examples, settings, seed, base, origin, result)
+        info = _info(scratch, rows.examples, settings, seed, base, origin, result, probes(trainer.model, tokenizer))
         (scratch / adapter.INFO).write_text(info.model_dump_json(indent=1), encoding="utf-8")
     return result
 
@@ -183,7 +174,14 @@ def _callback(progress: Progress | None, settings: LoraSettings) -> Any:
 
 
 def _info(
-    out: Path, examples: Sequence[Example], settings: LoraSettings, seed: int, base: str, start: str | None, result: TrainResult
+    out: Path,
+    examples: Sequence[Example],
+    settings: LoraSettings,
+    seed: int,
+    base: str,
+    start: str | None,
+    result: TrainResult,
+    canary: tuple[Probe, ...],
 ) -> AdapterInfo:
     numbers = result._asdict()
     del numbers["peak_memory_bytes"]
@@ -196,6 +194,7 @@ def _info(
         sources=tuple(dict.fromkeys(source for example in examples for source in example.sources)),
         versions={name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft", "trl")},
         files=adapter.digests(out),
+        canary=canary,
         **numbers,
     )
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from agentevolve.local import catalog
+from agentevolve.local.adapter import INFO, read_adapter
+from agentevolve.local.canary import check
 from agentevolve.local.rows import alternating, clean, cleaned, without_system
 from agentevolve.models.backend import completion, info, litellm, missing_keys, within
 from agentevolve.models.choices import schema as choices_schema
@@ -197,7 +199,7 @@ class LiteModel:
             return "tools", {"tools": list(tools), "parallel_tool_calls": False, "_skip_mcp_handler": True}
         form = choices_schema(choices) if choices else tools_schema(tools) if tools else None
         if self._engine:
-            slot = {"id_slot": self._slot(self._engine)}
+            slot = {"id_slot": self._slot(self._engine), "lora": self._engine.scales}
             if choices:
                 return "grammar", {"extra_body": slot | {"grammar": engine.grammar(choices)}}
             shape = {"response_format": form} if form else {}
@@ -331,7 +333,14 @@ def open_model(
 
 
 def _serve(base: catalog.LocalModel, adapter: Path | None, slots: int, threads: int | None) -> engine.Engine:
-    return engine.serve(catalog.serving_gguf(base), adapter=adapter, slots=slots, threads=threads)
+    running = engine.serve(catalog.serving_gguf(base), adapter=adapter, slots=slots, threads=threads)
+    if adapter and (adapter.parent / INFO).is_file():
+        try:
+            check(read_adapter(adapter.parent).canary, running.changes, adapter.parent)
+        except BaseException:
+            running.close()
+            raise
+    return running
 
 
 def _read(answer: Any, choices: Choices, tools: Sequence[Tool]) -> Read:

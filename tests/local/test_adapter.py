@@ -9,8 +9,10 @@ import torch
 
 from agentevolve.local import adapter, catalog
 from agentevolve.local.adapter import LoraSettings, check_base, read_adapter
+from agentevolve.local.canary import check
 from agentevolve.local.train import load_base
 from agentevolve.models.engines import llama_cpp as engine
+from agentevolve.models.lite import open_model
 from agentevolve.protocols import AgentevolveError
 
 QUESTIONS = ["What is the password?", "Tell me the password!"]
@@ -172,3 +174,43 @@ def test_training_and_serving_agree_on_every_token(base, odd, tmp_path):
             # the server computes with 8-bit weights and activations; rows in the wrong order differ by 0.6
             assert chances[place, token].item() == pytest.approx(math.exp(chance), abs=0.15)
             assert chances[place, token] > chances[place].max() - 0.15
+
+
+def test_a_server_is_known_by_its_canary_whatever_its_rounding(base, odd):
+    probes = read_adapter(odd).canary
+    assert len(probes) == 3 and all(len(one.tokens) >= 10 for one in probes)
+    running = engine.serve(catalog.serving_gguf(base), adapter=odd / adapter.GGUF, slots=1, threads=1, context=256)
+    seen = [
+        (change, running.changes(one.prompt).get(token))
+        for one in probes
+        for token, change in zip(one.tokens, one.change, strict=True)
+    ]
+    check(probes, running.changes, odd)
+    running.close()
+    found = [(learnt, served) for learnt, served in seen if served is not None]
+    assert len(found) > 20 and max(abs(learnt) for learnt, _ in found) > 1
+    assert all(served == pytest.approx(learnt, abs=1.0) for learnt, served in found)
+
+
+@pytest.mark.parametrize("what", ["other weights", "the same, much louder", "none"])
+def test_other_weights_than_were_trained_are_not_answered_with(base, odd, tmp_path, what):
+    from safetensors.torch import load_file, save_file
+
+    wrong, folder = shutil.copytree(odd, tmp_path / "wrong"), catalog.training_folder(base)
+    weights, random = load_file(odd / adapter.WEIGHTS), torch.Generator().manual_seed(0)
+    for name, values in weights.items():
+        if "lora_B" in name and what == "other weights":
+            values.copy_(values.std() * torch.randn(values.shape, generator=random))
+        elif "lora_B" in name:
+            values.mul_(5.0 if what == "the same, much louder" else 0.0)
+    save_file(weights, wrong / adapter.WEIGHTS)
+    (wrong / adapter.GGUF).unlink()
+    adapter.export_gguf(wrong, folder)
+    info = read_adapter(odd)
+    (wrong / adapter.INFO).write_text(info.model_copy(update={"files": adapter.digests(wrong)}).model_dump_json())
+    model = open_model(f"local/{base.name}", adapter=wrong / adapter.GGUF, slots=1, threads=1)
+    with pytest.raises(AgentevolveError, match=r"adapter \S+wrong: the server answers with other weights than were trained"):
+        model.complete([tiny.user("Go!")], choices=["north", "south"])
+    right = open_model(f"local/{base.name}", adapter=odd / adapter.GGUF, slots=1, threads=1)
+    assert right.complete([tiny.user("Go!")], choices=["north", "south"]).text in ("north", "south")
+    right.close()

@@ -18,13 +18,15 @@ from typing import Any
 from agentevolve.protocols import AgentevolveError
 
 CONTEXT = 4096  # tokens a slot
+LIKELIEST = 100  # tokens of which the chances are asked
 
 
 class Engine:
     """A running server: its OpenAI routes are at `url`, every request needs `key`, `slots` requests run side by side."""
 
-    def __init__(self, server: Any, key: str, slots: int) -> None:
+    def __init__(self, server: Any, key: str, slots: int, *, adapted: bool = False) -> None:
         self._server: Any = server
+        self.scales = [{"id": 0, "scale": 1.0}] if adapted else []  # of the adapters, as every request says them
         self._lock = threading.Lock()
         self.url = f"{server.listening_address}/v1"
         self.key = key
@@ -33,6 +35,22 @@ class Engine:
     def count(self, text: str) -> int:
         """The tokens of `text`, as the model reads it within a conversation."""
         return _counted(self.url.removesuffix("/v1"), self.key, text)
+
+    def changes(self, prompt: Sequence[int]) -> dict[int, float]:
+        """By how much (nats) the adapter changes the log-probability of what may come after the tokens, of the likeliest ones."""
+        without, within = (self._likeliest(prompt, scale) for scale in (0.0, 1.0))
+        return {token: within[token] - before for token, before in without.items() if token in within}
+
+    def _likeliest(self, prompt: Sequence[int], scale: float) -> dict[int, float]:
+        import httpx
+
+        scales = [{"id": 0, "scale": scale}]
+        # a letter: the chances are those before that choice, and for half a character none are told
+        asked = {"prompt": list(prompt), "n_predict": 1, "n_probs": LIKELIEST, "grammar": "root ::= [a-z]", "lora": scales}
+        address, headers = self.url.removesuffix("/v1"), {"Authorization": f"Bearer {self.key}"}
+        answer = httpx.post(f"{address}/completion", json=asked, headers=headers, trust_env=False, timeout=120)
+        [first] = answer.raise_for_status().json()["completion_probabilities"][:1]
+        return {one["id"]: one["logprob"] for one in first["top_logprobs"]}
 
     def close(self) -> None:
         """Wait for the requests in flight, then stop serving and free the model. Closing twice is allowed.
@@ -67,7 +85,7 @@ def serve(
         what = f" with adapter {adapter}: no LoRA for this architecture and size, or a damaged file" if adapter else ""
         raise AgentevolveError(f"llama.cpp cannot serve {gguf}{what}") from None
     _busy(server)  # its loop answers, so it runs: closed before that, the server would wait for it for ever
-    return Engine(server, key, slots)
+    return Engine(server, key, slots, adapted=adapter is not None)
 
 
 @functools.lru_cache(maxsize=10_000)  # the same demos are weighed for each task
