@@ -16,7 +16,7 @@ from agentevolve.loop.evolve import check
 EXAMPLES = Path(__file__).parent.parent / "examples"
 # the control of stale memory needs what stale.yaml makes
 CONFIGS = {
-    "quickstart.yaml": [],
+    "quickstart.yaml": ["model=local/smollm2-135m"],  # the larger one is fetched at its first use
     "lift.yaml": [],
     "stale.yaml": [],
     "memory.yaml": ["variants=[]"],
@@ -42,7 +42,7 @@ def test_the_comparison_has_every_method_and_can_be_run():
 
 def test_the_proof_uses_the_quickstarts_settings():
     quick, proof = (read_config(EXAMPLES / name) for name in ("quickstart.yaml", "memory.yaml"))
-    free = {"seeds", "val", "arms", "variants"}
+    free = {"model", "seeds", "val", "arms", "variants"}
     assert quick.model_dump(exclude=free) == proof.model_dump(exclude=free)
 
 
