@@ -1,8 +1,11 @@
 """A canary: how an adapter changes what is said at a few places of a fixed conversation, by which a server's weights are known.
 
-Training writes down the change of log-probabilities that it made there; before a server with the adapter is used, it is asked for
-the same with the adapter's scale at 0 and at 1. Both times the same quantized base answers, so that its rounding falls out. The
+Training writes down the log-probabilities there, without the adapter and with it; before a server with the adapter is used, it
+is asked for the same with the adapter's scale at 0 and at 1. Both times the same quantized base answers, so that its rounding
+falls out of the change. What is less likely than FLOOR counts as FLOOR: a server tells of the likeliest tokens alone. The
 conversation is the house's own: nothing of what was learnt is in it.
+Measured with 135 and 494 million parameters: the right weights are off by 0.02 to 0.12 of what they change, and by up to 0.25 nats
+where they change little; others by half of it and more (such as half, or one and a half times, of the right ones).
 """
 
 from __future__ import annotations
@@ -18,8 +21,9 @@ from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Example, Message
 
 PLACES, TOKENS = 3, 10  # places that are looked at, and the likeliest tokens at each, before and after
-SILENT = 0.1  # nats a token: less says nothing about the weights
-ALIKE, FACTOR, SEEN = 0.9, 1.5, 0.5  # the least cosine of both changes, how much larger one may be, the least share of tokens
+SILENT = 0.4  # nats a token: less says nothing about the weights
+OFF, NOISE = 0.3, 0.25  # by which share of what was learnt, and by how many nats a token more, the served change may be off
+FLOOR = -8.0  # nats
 # a conversation of the kind that the agent has
 SAMPLE = Example(
     id="sample",
@@ -33,13 +37,19 @@ SAMPLE = Example(
 
 
 class Probe(BaseModel):
-    """After the tokens `prompt`, the log-probability of each of `tokens` is changed by `change` (nats)."""
+    """After the tokens `prompt`: the log-probability (nats) of each of `tokens`, without the adapter and with it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     prompt: tuple[int, ...]
     tokens: tuple[int, ...]
-    change: tuple[float, ...]
+    without: tuple[float, ...]
+    within: tuple[float, ...]
+
+    @property
+    def change(self) -> list[float]:
+        """What the adapter changes about each of the tokens."""
+        return [_floored(after) - _floored(before) for before, after in zip(self.without, self.within, strict=True)]
 
 
 def probes(model: Any, tokenizer: Any) -> tuple[Probe, ...]:
@@ -60,27 +70,32 @@ def probes(model: Any, tokenizer: Any) -> tuple[Probe, ...]:
     for place in sorted(told.topk(min(PLACES, len(ids))).indices.tolist()):
         likely = [*before[place].topk(TOKENS).indices.tolist(), *after[place].topk(TOKENS).indices.tolist()]
         tokens = tuple(dict.fromkeys(likely))
-        change = tuple(round(float(after[place, token] - before[place, token]), 3) for token in tokens)
-        found.append(Probe(prompt=tuple(ids[: place + 1]), tokens=tokens, change=change))
+        without, within = (tuple(round(float(one[place, token]), 3) for token in tokens) for one in (before, after))
+        found.append(Probe(prompt=tuple(ids[: place + 1]), tokens=tokens, without=without, within=within))
     return tuple(found)
 
 
-def check(known: Sequence[Probe], ask: Callable[[Sequence[int]], Mapping[int, float]], adapter: object) -> None:
+def check(known: Sequence[Probe], ask: Callable[[Sequence[int], float], Mapping[int, float]], adapter: object) -> None:
     """Raise AgentevolveError, naming the adapter, if a server changes what is said otherwise than the adapter did in training.
 
-    `ask` gives, after a prompt, how much the served adapter changes the log-probabilities of tokens, of as many as it can tell.
+    `ask` gives the log-probabilities of the likeliest tokens after a prompt, with the served adapter at a scale.
     """
-    pairs = []
-    for probe in known:
-        seen = ask(probe.prompt)
-        pairs += [(change, seen.get(token)) for token, change in zip(probe.tokens, probe.change, strict=True)]
-    both = [(learnt, served) for learnt, served in pairs if served is not None]
-    learnt, served = (math.sqrt(sum(pair[side] ** 2 for pair in both)) for side in (0, 1))
-    if sum(change**2 for change, _ in pairs) <= SILENT**2 * len(pairs):
+    learnt: list[float] = []
+    served: list[float] = []
+    if not known:
         return
-    alike = sum(one * other for one, other in both) / (learnt * served or math.inf)
-    if alike < ALIKE or not 1 / FACTOR < served / learnt < FACTOR or len(both) < SEEN * len(pairs):
+    for probe in known:
+        without, within = ask(probe.prompt, 0.0), ask(probe.prompt, 1.0)
+        learnt += probe.change
+        served += [_floored(within.get(token, FLOOR)) - _floored(without.get(token, FLOOR)) for token in probe.tokens]
+    each = math.sqrt(len(learnt))
+    size, off = math.hypot(*learnt) / each, math.dist(learnt, served) / each
+    if size > SILENT and off > OFF * size + NOISE:
         raise AgentevolveError(
-            f"adapter {adapter}: the server answers with other weights than were trained: of {len(pairs)} likely tokens it knows"
-            f" {len(both)}, and what it changes about them is alike by {alike:.2f} (at least {ALIKE})"
+            f"adapter {adapter}: the server answers with other weights than were trained: they should change the log-probability"
+            f" of likely tokens by {size:.2f} on average (root mean square), and what they change is off by {off:.2f}"
         )
+
+
+def _floored(chance: float) -> float:
+    return max(chance, FLOOR)

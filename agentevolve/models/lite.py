@@ -336,7 +336,7 @@ def _serve(base: catalog.LocalModel, adapter: Path | None, slots: int, threads: 
     running = engine.serve(catalog.serving_gguf(base), adapter=adapter, slots=slots, threads=threads)
     if adapter and (adapter.parent / INFO).is_file():
         try:
-            check(read_adapter(adapter.parent).canary, running.changes, adapter.parent)
+            check(read_adapter(adapter.parent).canary, running.likeliest, adapter.parent)
         except BaseException:
             running.close()
             raise

@@ -36,12 +36,8 @@ class Engine:
         """The tokens of `text`, as the model reads it within a conversation."""
         return _counted(self.url.removesuffix("/v1"), self.key, text)
 
-    def changes(self, prompt: Sequence[int]) -> dict[int, float]:
-        """By how much (nats) the adapter changes the log-probability of what may come after the tokens, of the likeliest ones."""
-        without, within = (self._likeliest(prompt, scale) for scale in (0.0, 1.0))
-        return {token: within[token] - before for token, before in without.items() if token in within}
-
-    def _likeliest(self, prompt: Sequence[int], scale: float) -> dict[int, float]:
+    def likeliest(self, prompt: Sequence[int], scale: float) -> dict[int, float]:
+        """The log-probabilities of the likeliest tokens after the tokens `prompt`, with the adapter at a scale in [0, 1]."""
         import httpx
 
         scales = [{"id": 0, "scale": scale}]
