@@ -16,8 +16,8 @@ Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-def _one_demo() -> dict[Kind, int]:
-    return {"demo": 1}
+def _three_demos() -> dict[Kind, int]:
+    return {"demo": 3}
 
 
 class Recall(Ranking):
@@ -31,16 +31,22 @@ class Recall(Ranking):
     when        the nearest are looked up at the "start", at "each" turn by what is seen, or when "stuck" in a state seen before
     shuffled    the control arm: as many `own` and `nearest` entries, drawn at random from those that would *not* be taken
 
-    Which are the nearest is for the `Ranking` to say: by the cosine alone, unless its weights are given.
+    Which are the nearest is for the `Ranking` to say. The default, three demos that are near to the task and differ from each
+    other, shown as turns, is what was measured to help (README).
     """
 
     whole: tuple[Kind, ...] = ()
     own: dict[Kind, Count] = Field(default_factory=dict)
-    nearest: dict[Kind, Count] = Field(default_factory=_one_demo)
-    tokens: Count = 500
+    nearest: dict[Kind, Count] = Field(default_factory=_three_demos)
+    tokens: Count = 2000
+    difference: Share = 0.5
     as_turns: bool = True
     when: Literal["start", "each", "stuck"] = "start"
     shuffled: bool = False
+
+    def by_nearness(self, nearest: dict[Kind, int]) -> Recall:
+        """As it is, but so many of these kinds, by the cosine alone: as most papers recall."""
+        return self.model_copy(update={"nearest": nearest, "difference": 0.0})
 
 
 def _hidden(headers: dict[str, str]) -> dict[str, str]:

@@ -4,8 +4,8 @@ Training writes down the log-probabilities there, without the adapter and with i
 is asked for the same with the adapter's scale at 0 and at 1. Both times the same quantized base answers, so that its rounding
 falls out of the change. What is less likely than FLOOR counts as FLOOR: a server tells of the likeliest tokens alone. The
 conversation is the house's own: nothing of what was learnt is in it.
-Measured with 135 and 494 million parameters: the right weights are off by 0.02 to 0.12 of what they change, and by up to 0.25 nats
-where they change little; others by half of it and more (such as half, or one and a half times, of the right ones).
+Measured with 135 and 494 million parameters: the right weights are off by 0.02 to 0.12 of what they change, and by up to 0.25
+nats where they change little; others by half of it and more (such as half, or one and a half times, of the right ones).
 """
 
 from __future__ import annotations

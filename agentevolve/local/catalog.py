@@ -18,6 +18,7 @@ from agentevolve import wheels
 from agentevolve.local import files
 from agentevolve.local.families import model_type
 from agentevolve.local.quiet import quiet
+from agentevolve.local.room import check_room, size
 from agentevolve.protocols import AgentevolveError
 
 SLOW = {"F32", "F16", "BF16", "Q4_1", "Q5_0", "Q5_1"}  # prefilled slower than Q8_0 on a CPU
@@ -211,7 +212,10 @@ def architecture(model: LocalModel) -> str:
         return str(files.read_config(folder).get("model_type"))
     if len(files.parts(folder / gguf)) > 1:
         raise AgentevolveError("a GGUF in several parts can be served only")
-    return model_type(files.field(files.reader(folder / gguf), "general.architecture"))
+    read = files.reader(folder / gguf)
+    # unpacking it holds every weight twice, in float32
+    check_room(model.name, 8 * sum(int(tensor.n_elements) for tensor in read.tensors), "to be unpacked for fine-tuning")
+    return model_type(files.field(read, "general.architecture"))
 
 
 @functools.cache
@@ -239,6 +243,7 @@ def _at(text: str) -> LocalModel:
         weights = sorted(path.glob("*.safetensors"))
         if not weights:
             raise AgentevolveError(f"{path}: a transformers folder needs its weights as *.safetensors")
+        check_room(text, size(weights) / 2, "to be loaded")  # float32 may be held in half of it
         return LocalModel(text, files.language_model(path), path, wheels.digest_of(weights))
     if path.is_dir() and (gguf := files.language_model(path)):
         return _file(text, gguf)
@@ -253,6 +258,7 @@ def _file(text: str, path: Path) -> LocalModel:
     if files.projects(path):
         raise AgentevolveError(f"{path}: what a model sees images with, not a language model")
     weights = files.parts(path)
+    check_room(text, size(weights), "to be served")
     return LocalModel(text, weights[0], None, wheels.digest(path) if len(weights) == 1 else wheels.digest_of(weights))
 
 

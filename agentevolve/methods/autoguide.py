@@ -29,5 +29,5 @@ def autoguide(
     attempts = rollout(warm, tasks, run, phase=f"{run.round}/acquire", samples=samples)
     solved = {one.id for one in keep(attempts)}
     pairs = [pair for pair in differing(best_worst(attempts)) if pair.better.id in solved]
-    recall = policy.recall.model_copy(update={"nearest": {"insight": nearest}})
+    recall = policy.recall.by_nearness({"insight": nearest})
     return remember(policy, guidelines(pairs, policy, run), run).using(recall=recall)

@@ -35,5 +35,5 @@ def expel(
     rules_so_far = before(run, "insight")
     after = insights(best_worst(lived), batches, policy, run, rules_so_far, most=rules)
     policy = rewrite(policy, after, run, "insight", "outvoted or reworded")
-    recall = policy.recall.model_copy(update={"whole": ("insight",), "own": {}, "nearest": {"demo": nearest}})
+    recall = policy.recall.by_nearness({"demo": nearest}).model_copy(update={"whole": ("insight",), "own": {}})
     return remember(policy, demos(solved, run.round), run).using(recall=recall)

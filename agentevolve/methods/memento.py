@@ -18,6 +18,6 @@ from agentevolve.update import remember
 
 def memento(policy: Policy, tasks: Sequence[Task], run: Run, *, nearest: Count = 4) -> Policy:
     """Act with the `nearest` cases in view, and write what happened, with its outcome, as a case."""
-    acting = policy.using(recall=policy.recall.model_copy(update={"nearest": {"case": nearest}}))
+    acting = policy.using(recall=policy.recall.by_nearness({"case": nearest}))
     attempts = rollout(acting, tasks, run, phase=f"{run.round}/acquire")
     return remember(acting, cases(attempts, run.round), run)

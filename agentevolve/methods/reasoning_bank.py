@@ -18,7 +18,7 @@ from agentevolve.update import remember
 
 def reasoning_bank(policy: Policy, tasks: Sequence[Task], run: Run, *, items: Count = 3, at_least: Share = 0.8) -> Policy:
     """Act with the items of the one nearest earlier task, judge, draw at most `items` from every attempt, append them."""
-    recall = policy.recall.model_copy(update={"nearest": {"insight": items}})
+    recall = policy.recall.by_nearness({"insight": items})
     attempts = learnable(rollout(policy.using(recall=recall), tasks, run, phase=f"{run.round}/acquire"))
     grades = judge(attempts, policy, run)
     groups = [[one] for one in attempts]

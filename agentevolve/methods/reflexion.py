@@ -21,7 +21,7 @@ def reflexion(
     policy: Policy, tasks: Sequence[Task], run: Run, *, trials: Count = 3, last: Count = 3, transfer: Count = 0
 ) -> Policy:
     """`trials` attempts at each task until it is solved, each with the `last` reflections on that task and no others."""
-    recall = policy.recall.model_copy(update={"own": {"reflection": last}, "nearest": {"reflection": transfer}})
+    recall = policy.recall.by_nearness({"reflection": transfer}).model_copy(update={"own": {"reflection": last}})
     trying = policy.using(recall=recall.model_copy(update={"nearest": {}}))
     for trial in range(1, trials + 1):
         attempts = rollout(trying, tasks, run, phase=f"{run.round}/acquire/trial-{trial}")

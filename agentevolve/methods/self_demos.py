@@ -34,7 +34,7 @@ def self_demos(
     enough: Count = 3,
 ) -> Policy:
     """Attempt the tasks by batches, each recalling what those before it solved; then keep the demos that help."""
-    recall = policy.recall.model_copy(update={"nearest": {"demo": nearest}})
+    recall = policy.recall.by_nearness({"demo": nearest})
     acting, held, lived = remember(policy.using(recall=recall), [], run), before(run, "demo"), list[Trajectory]()
     for start in range(0, len(tasks), batch):
         attempts = rollout(acting, tasks[start : start + batch], run, phase=f"{run.round}/acquire/batch-{start // batch}")

@@ -32,7 +32,7 @@ def tran(
     cap: Count = 100,
 ) -> Policy:
     """Attempt, write rules of what failed, keep those that mend it, or one that several failures share; at most `cap` rules."""
-    recall = policy.recall.model_copy(update={"nearest": {"insight": nearest}})
+    recall = policy.recall.by_nearness({"insight": nearest})
     held, policy = before(run, "insight"), remember(policy.using(recall=recall), [], run)
     phase, memory = f"{run.round}/acquire", memory_of(run)
     rules = sound(if_then(unsolved(rollout(policy, tasks, run, phase=phase)), policy, run, most=written), run)

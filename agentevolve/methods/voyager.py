@@ -39,7 +39,7 @@ def voyager(
     knowledge, objective = "\n".join(dict.fromkeys(manual(task.env) for task in tasks)), assess(lived, policy, run).objective
     proposed = validated(propose(policy, pool, run, new, knowledge=knowledge, objective=objective), pool, run)
     todo = select([*proposed, *pool], lived, goals)
-    acting = policy.using(recall=policy.recall.model_copy(update={"nearest": {"skill": nearest}}))
+    acting = policy.using(recall=policy.recall.by_nearness({"skill": nearest}))
     skills: list[Entry] = []
     hints: dict[str, str] = {}
     for number in range(repairs + 1):

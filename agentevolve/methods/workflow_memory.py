@@ -21,5 +21,5 @@ def workflow_memory(policy: Policy, tasks: Sequence[Task], run: Run, *, at_least
     attempts = rollout(policy, tasks, run, phase=f"{run.round}/acquire")
     praised = cap(keep(attempts, at_least=at_least, scores=judge(attempts, policy, run)), 1)
     drawn = abstracted("workflow", "workflow", [[one] for one in praised], policy, run, most=1, succeeded=lambda _: True)
-    recall = policy.recall.model_copy(update={"nearest": {"workflow": nearest}})
+    recall = policy.recall.by_nearness({"workflow": nearest})
     return remember(policy, drawn, run).using(recall=recall)

