@@ -22,6 +22,8 @@ LONGEST = 1_000  # characters of an error; the names of all task sets are half o
 app = typer.Typer(invoke_without_command=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 memory_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 app.add_typer(memory_app, name="memory", help="Look into a memory: a run's folder or a memory folder.")
+policy_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+app.add_typer(policy_app, name="policy", help="What a run has learnt in weights.")
 
 COMMANDS = (lists.tasks, lists.models, lists.methods, run.run, evolve.evolve, compare.compare, policy.distill, evolve.report)
 MEMORY: dict[str, Callable[..., None]] = {
@@ -40,10 +42,17 @@ MEMORY: dict[str, Callable[..., None]] = {
     "stats": memory.stats,
     "rebuild": memory.rebuild,
 }
+POLICY: dict[str, Callable[..., None]] = {
+    "list": policy.list_policies,
+    "show": policy.show_policy,
+    "export": policy.export_policy,
+}
 for one in COMMANDS:
     app.command()(expanded(one))
 for name, entry in MEMORY.items():
     memory_app.command(name)(entry)
+for name, entry in POLICY.items():
+    policy_app.command(name)(entry)
 
 
 @app.callback()
@@ -62,6 +71,13 @@ def about(context: typer.Context) -> None:
 @memory_app.callback()
 def about_memory(context: typer.Context) -> None:
     """Look into a memory: a run's folder or a memory folder."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@policy_app.callback()
+def about_policy(context: typer.Context) -> None:
+    """What a run has learnt in weights."""
     if context.invoked_subcommand is None:
         print(context.get_help())
 

@@ -1,19 +1,25 @@
-"""The command `distill`: a policy made from what others lived through."""
+"""The command `distill`: a policy made from what others lived through; and the `policy` commands: what a run has learnt."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from agentevolve.cli.folders import named_folder
-from agentevolve.cli.options import Quiet, TrainOptions, finite
+from agentevolve.cli.options import Json, Quiet, TrainOptions, finite
+from agentevolve.cli.show import show
 from agentevolve.protocols import AgentevolveError
 
 if TYPE_CHECKING:
+    from agentevolve.local.export import Form
     from agentevolve.records import Trajectory
+
+RunFolder = Annotated[Path, typer.Argument(help="A run's folder.")]
+Name = Annotated[str, typer.Argument(help="An adapter's name, as `policy list` prints it.")]
+FORMS = ("peft", "merged", "gguf")
 
 
 def distill(
@@ -58,3 +64,57 @@ def kept(runs: Sequence[Path], per_task: int, max_turns: int | None) -> list[Tra
         names = ", ".join(map(str, runs))
         raise AgentevolveError(f"{names}: no solved attempt at a train task to learn from ({len(lived)} train attempts)")
     return found
+
+
+def list_policies(folder: RunFolder, as_json: Json = False) -> None:
+    """List the weights that a run has learnt: from what, by which objective, and what the gate said of them."""
+    from agentevolve.cli import tables
+    from agentevolve.loop.policies import learnt
+
+    found = learnt(folder)
+    show([one.model_dump(mode="json") for one in found], as_json, lambda: tables.policies(found))
+
+
+def show_policy(folder: RunFolder, name: Name, as_json: Json = False) -> None:
+    """Show one adapter whole: hashes, training, the trajectories it came from, verdicts, and what went on from it."""
+    from agentevolve.cli import tables
+    from agentevolve.loop.policies import adapter_named
+
+    found = adapter_named(folder, name)
+    show(found.model_dump(mode="json"), as_json, lambda: tables.policy(found))
+
+
+def export_policy(
+    folder: RunFolder,
+    name: Name,
+    out: Annotated[Path, typer.Option(parser=named_folder, metavar="<path>", help="The new folder, or the new file of a GGUF.")],
+    form: Annotated[
+        str, typer.Option("--as", help="peft (a folder with a model card), merged (a transformers folder), or gguf.")
+    ] = "peft",
+    model: Annotated[str | None, typer.Option(help="The base (default: the model of the run).")] = None,
+) -> None:
+    """Write an adapter for other tools: PEFT, transformers or llama.cpp."""
+    from agentevolve.config import read_config
+    from agentevolve.local import catalog
+    from agentevolve.local.export import card, export
+    from agentevolve.loop.policies import adapter_named
+    from agentevolve.update import local_base
+
+    if form not in FORMS:
+        raise AgentevolveError(f"--as: {form!r} is not known; known: {', '.join(FORMS)}")
+    if out.exists():
+        raise AgentevolveError(f"{out}: exists already; name a new one with --out")
+    found = adapter_named(folder, name)
+    if not model and not (folder / "config.yaml").is_file():
+        raise AgentevolveError(f"{folder}: does not say on which model it was trained; name it with --model")
+    named = model or read_config(folder / "config.yaml").model
+    about = {
+        "base (sha256 of its weights)": found.base,
+        "adapter (sha256 of its weights)": found.identity,
+        "objective": f"{found.objective}, {found.rows} rows of {len(found.trajectories)} attempts, {found.tokens} tokens",
+        "verdict": "; ".join(verdict.said for verdict in found.verdicts) or "none: it was not up for promotion",
+    }
+    licence = catalog.CATALOG[name].licence if (name := named.removeprefix("local/")) in catalog.CATALOG else ""
+    said = card(about, name=found.name, model=named, licence=licence)
+    export(Path(found.path), out, cast("Form", form), base=local_base(named), card=said)
+    print(out)

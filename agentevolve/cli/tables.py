@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from agentevolve.evaluate.table import plain
 from agentevolve.load import TaskSet, extra
 from agentevolve.loop.forecast import Forecast, Spending
+from agentevolve.loop.policies import Learnt
 from agentevolve.memory.audit import Finding
 from agentevolve.memory.curate import Curated
 from agentevolve.memory.forget import Forgotten
@@ -87,6 +88,33 @@ def _model(row: dict[str, Any]) -> tuple[str, ...]:
     speed = row["speed"]
     figures = (f"{speed['memory'] / 1e9:.1f} GB", f"{speed['read']:.0f}", f"{speed['written']:.0f}") if speed else ("–",) * 3
     return row["model"], row["licence"], f"{row['bytes'] / 1e6:,.0f} MB", "yes" if row["cached"] else "fetched", *figures
+
+
+def policies(found: Sequence[Learnt]) -> list[Table | Text]:
+    """What a run has learnt in weights, an adapter a row."""
+    rows = [
+        (
+            one.name,
+            one.base[:12],
+            one.objective,
+            str(one.rows),
+            str(len(one.trajectories)),
+            f"{one.loss_first:.2f} → {one.loss_last:.2f}",
+            "\n".join(verdict.said for verdict in one.verdicts) or "–",
+            ", ".join(one.children) or "–",
+        )
+        for one in found
+    ]
+    return [_table(("adapter", "base", "objective", "rows", "attempts", "loss", "gate", "children"), rows)]
+
+
+def policy(one: Learnt) -> list[Table | Text]:
+    """One adapter whole."""
+    values = one.model_dump() | {"verdicts": [verdict.said for verdict in one.verdicts]}
+    rows = [
+        (name, "\n".join(map(str, value)) if isinstance(value, list | tuple) else str(value)) for name, value in values.items()
+    ]
+    return [_table((one.name, ""), [(name, _clean(value or "–")) for name, value in rows])]
 
 
 def methods(found: Sequence[Method]) -> list[Table | Text]:
