@@ -114,7 +114,8 @@ def export_policy(
         "objective": f"{found.objective}, {found.rows} rows of {len(found.trajectories)} attempts, {found.tokens} tokens",
         "verdict": "; ".join(verdict.said for verdict in found.verdicts) or "none: it was not up for promotion",
     }
-    licence = catalog.CATALOG[name].licence if (name := named.removeprefix("local/")) in catalog.CATALOG else ""
-    said = card(about, name=found.name, model=named, licence=licence)
-    export(Path(found.path), out, cast("Form", form), base=local_base(named), card=said)
+    base, chosen = local_base(named), cast("Form", form)
+    licence = catalog.CATALOG[base.name].licence if base.name in catalog.CATALOG else ""
+    said = card(about, name=found.name, model=named, form=chosen, licence=licence)
+    export(Path(found.path), out, chosen, base=base, card=said)
     print(out)

@@ -10,22 +10,21 @@ from typing import Any, Literal
 from agentevolve.local import adapter, catalog
 from agentevolve.local.quiet import quiet
 from agentevolve.local.train import load_tokenizer, unfinished
+from agentevolve.whole import write_whole
 
 Form = Literal["peft", "merged", "gguf"]
 
 
 def export(source: Path, out: Path, form: Form, *, base: catalog.LocalModel, card: str) -> None:
-    """Write the adapter in the folder `source`, trained on `base`, to the new folder `out` (a new file for "gguf").
+    """Write the adapter in the folder `source`, trained on `base`, to the new folder `out`, or for "gguf" to the file `out`.
 
-    The model card `card` goes with a folder. Raises AgentevolveError when `out` exists or the adapter belongs to another base.
+    The model card `card` goes with a folder. Raises AgentevolveError when the folder is there or the base is another one.
     """
     adapter.check_base(source, base.identity)
+    if form == "gguf":
+        write_whole(out, (source / adapter.GGUF).read_bytes())
+        return
     with unfinished(out) as scratch:
-        if form == "gguf":
-            shutil.copyfile(source / adapter.GGUF, scratch.with_suffix(".file"))
-            scratch.rmdir()
-            scratch.with_suffix(".file").rename(scratch)
-            return
         if form == "peft":
             for name in (adapter.WEIGHTS, adapter.CONFIG):
                 shutil.copyfile(source / name, scratch / name)
@@ -47,16 +46,11 @@ def _merge(folder: Path, source: Path, out: Path) -> None:
         load_tokenizer(folder).save_pretrained(out)
 
 
-def card(about: dict[str, Any], *, name: str, model: str, licence: str) -> str:
-    """A model card: whose adapter it is, what it was trained on and by what, and what was measured of it."""
-    head = {
-        "base_model": model,
-        "library_name": "peft",
-        "tags": ["lora", "agentevolve"],
-        **({"license": licence} if licence else {}),
-    }
+def card(about: dict[str, Any], *, name: str, model: str, form: Form, licence: str) -> str:
+    """A model card: what was trained on what, and by what, and what was measured of it."""
+    head: dict[str, Any] = {"base_model": model, "tags": ["lora", "agentevolve"]}
+    head |= {"library_name": "peft" if form == "peft" else "transformers"} | ({"license": licence} if licence else {})
+    what = f"A LoRA adapter of `{model}`" if form == "peft" else f"`{model}` with a LoRA adapter merged into its weights"
     lines = [f"{key}: {json.dumps(value)}" for key, value in head.items()]
     told = [f"- {key}: {value}" for key, value in about.items()]
-    return "\n".join(
-        ["---", *lines, "---", f"# {name}", "", f"A LoRA adapter of `{model}`, learnt by agentevolve.", "", *told, ""]
-    )
+    return "\n".join(["---", *lines, "---", f"# {name}", "", f"{what}, learnt by agentevolve.", "", *told, ""])
