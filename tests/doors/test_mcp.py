@@ -18,7 +18,7 @@ from agentevolve.act.rollout import rollout
 from agentevolve.doors.mcp import server
 from agentevolve.memory import open_memory
 from agentevolve.models.stand_ins import ScriptedModel
-from agentevolve.policy import Policy
+from agentevolve.policy import Policy, Recall
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Entry
 from agentevolve.refine import demos
@@ -32,7 +32,7 @@ def place(tmp_path) -> Path:
     """A run with two demos, and an attempt that was shown one of them."""
     run = new_run(tmp_path / "r", workers=1)
     won = rollout(Policy(model="oracle"), make_tasks(2, length=2), run, phase="1/acquire")
-    policy = remember(Policy(model="random"), demos(won, 1), run)
+    policy = remember(Policy(model="random", recall=Recall(nearest={"demo": 1})), demos(won, 1), run)
     use_model(run, ScriptedModel(learner), policy)
     rollout(policy, make_tasks(1, split="val"), run, phase="1/val/memory", measuring=True)
     run.close()

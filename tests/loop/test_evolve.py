@@ -79,10 +79,10 @@ def test_further_arms_change_the_recall_or_the_memory_and_are_never_promoted(tmp
     run.close()
     seen = {arm: [one for one in run.trajectories.values() if one.phase == f"1/val/{arm}"] for arm in config.measured()}
     assert {arm: {len(one.recalled) for one in found} for arm, found in seen.items() if found} == {
-        "memory": {1},
-        "text": {1},
+        "memory": {3},
+        "text": {3},
         "two": {2},
-        "stale": {1},
+        "stale": {3},
     }
     assert all(one.demos for one in seen["memory"] + seen["two"]) and not any(one.demos for one in seen["text"])
     assert {id for one in seen["stale"] for id in one.recalled} <= {"s0", "s1", "s2"}
