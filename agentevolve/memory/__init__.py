@@ -5,7 +5,7 @@
     memory.recall("find the coin", env="coin", k=2)      # [(entry, similarity), ...], nearest first
 
 A memory folder holds `memory.json` (which embedding model made it), `entries.jsonl` (the journal) and `chroma/` (the index:
-vectors, and Chroma's graphs of the shelves that are large); `closed` vouches for the journal's lines up to its last clean end.
+vectors, and Chroma's graphs of the shelves that are large); `closed` has, signed, what the journal said at its last clean end.
 """
 
 from agentevolve.memory.embed import Embedder, HashEmbedder, MiniLM, load_embedder
