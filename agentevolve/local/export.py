@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from agentevolve.local import adapter, catalog
 from agentevolve.local.quiet import quiet
-from agentevolve.local.train import load_tokenizer, unfinished
+from agentevolve.local.train import load_base, unfinished
 from agentevolve.whole import write_whole
 
 Form = Literal["peft", "merged", "gguf"]
+FORMS: tuple[str, ...] = get_args(Form)
 
 
 def export(source: Path, out: Path, form: Form, *, base: catalog.LocalModel, card: str) -> None:
@@ -36,14 +37,11 @@ def export(source: Path, out: Path, form: Form, *, base: catalog.LocalModel, car
 def _merge(folder: Path, source: Path, out: Path) -> None:
     """The base's weights, in float32, with the adapter's change added to them; and the tokenizer."""
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM
 
     with quiet():
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype="float32", use_safetensors=True, local_files_only=True, trust_remote_code=False
-        )
+        model, tokenizer = load_base(folder, "float32")
         PeftModel.from_pretrained(model, source).merge_and_unload().save_pretrained(out)
-        load_tokenizer(folder).save_pretrained(out)
+        tokenizer.save_pretrained(out)
 
 
 def card(about: dict[str, Any], *, name: str, model: str, form: Form, licence: str) -> str:

@@ -104,15 +104,15 @@ def train_lora(
     return result
 
 
-def load_base(folder: Path) -> tuple[Any, Any]:
+def load_base(folder: Path, dtype: str = "") -> tuple[Any, Any]:
     """The model and the tokenizer in `folder`, from safetensors, without running code from there.
 
-    The frozen base is held in bfloat16 where the processor multiplies it faster (a GPU, or a CPU with AVX-512 BF16), else in
-    float32; the adapter is trained in float32 either way.
+    Unless a `dtype` is named, the frozen base is held in bfloat16 where the processor multiplies it faster (a GPU, or a CPU with
+    AVX-512 BF16), else in float32; the adapter is trained in float32 either way.
     """
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=_dtype(), use_safetensors=True, **LOCALLY)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or _dtype(), use_safetensors=True, **LOCALLY)
     return model, load_tokenizer(folder)
 
 

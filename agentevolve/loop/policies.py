@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from agentevolve.evaluate.stats import LEVEL
 from agentevolve.given import shown
 from agentevolve.local.adapter import INFO, AdapterInfo, adapters_of
 from agentevolve.protocols import AgentevolveError
@@ -29,9 +31,14 @@ class Verdict(Record):
     @property
     def said(self) -> str:
         """In words."""
-        change = f"{100 * self.mean:+.0f} points [{100 * self.low:+.0f}, {100 * self.high:+.0f}]"
         what = "promoted" if self.promoted else "not promoted"
-        return f"round {self.round}, {self.arm}: {what} ({change} over {self.over}, {100 * self.level:.4g}% interval)"
+        return f"round {self.round}, {self.arm}: {what} ({self.change})"
+
+    @property
+    def change(self) -> str:
+        """The difference in words."""
+        points = f"{100 * self.mean:+.0f} points [{100 * self.low:+.0f}, {100 * self.high:+.0f}]"
+        return f"{points} over {self.over}, {100 * self.level:.4g}% interval"
 
 
 class Learnt(Record):
@@ -72,6 +79,7 @@ def adapter_named(place: Path, name: str) -> Learnt:
 
 def _learnt(run: Run, seed: str) -> Iterator[Learnt]:
     found = sorted(adapters_of(run.folder), key=lambda one: (one[0] / INFO).stat().st_mtime_ns)
+    verdicts = _verdicts(run)
     for path, info in found:
         yield Learnt(
             name=f"{seed}{path.name}",
@@ -85,7 +93,7 @@ def _learnt(run: Run, seed: str) -> Iterator[Learnt]:
             tokens=info.tokens,
             loss_first=info.loss_first,
             loss_last=info.loss_last,
-            verdicts=tuple(_verdicts(run, path.name)),
+            verdicts=tuple(verdicts.get(path.name, ())),
             children=tuple(f"{seed}{other.name}" for other, its in found if info.identity in _parents(its)),
         )
 
@@ -94,23 +102,32 @@ def _parents(info: AdapterInfo) -> set[str]:
     return {identity for identity in (info.start, *(part for part, _ in info.parts)) if identity}
 
 
-def _verdicts(run: Run, adapter: str) -> Iterator[Verdict]:
-    """What the gate said of the arms that acted with the adapter; those that were not up for promotion have no verdict."""
-    measured = run.evaluations()
+def verdict_of(fact: dict[str, Any], number: int, arm: str) -> Verdict:
+    """What the gate's fact of round `number` says of a candidate."""
+    difference = fact["differences"][arm]
+    return Verdict(
+        round=number,
+        arm=arm,
+        promoted=fact["promoted"] == arm,
+        over=fact["holder"],
+        mean=difference["mean"],
+        low=difference["low"],
+        high=difference["high"],
+        level=fact.get("level", LEVEL),
+    )
+
+
+def _verdicts(run: Run) -> dict[str, list[Verdict]]:
+    """By adapter what the gate said of the arms that acted with it; those that were not up for promotion have no verdict."""
+    found: dict[str, list[Verdict]] = {}
+    measured, attempts = run.evaluations(), run.attempts()
     for name, fact in run.facts.items():
         if not name.startswith(GATE):
             continue
         evaluation = name.removeprefix(GATE)
-        for arm, difference in fact["differences"].items():
-            ids = measured.get(evaluation, {}).get(arm, [])
-            if any((one := run.attempts().get(id)) and one.policy.adapter == adapter for id in ids[:1]):
-                yield Verdict(
-                    round=int(evaluation.partition("/")[0]),
-                    arm=arm,
-                    promoted=fact["promoted"] == arm,
-                    over=fact["holder"],
-                    mean=difference["mean"],
-                    low=difference["low"],
-                    high=difference["high"],
-                    level=fact["level"],
-                )
+        for arm in fact["differences"]:
+            first = next(iter(measured.get(evaluation, {}).get(arm, [])), "")
+            adapter = attempts[first].policy.adapter if first in attempts else None
+            if adapter:
+                found.setdefault(adapter, []).append(verdict_of(fact, int(evaluation.partition("/")[0]), arm))
+    return found

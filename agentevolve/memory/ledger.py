@@ -251,7 +251,8 @@ class Ledger:
         if 0 < size <= len(data) and said["sha256"] == self._digest.hexdigest():
             self._restore(said["told"], lines)
             self._sealed = size
-        start, number = self._sealed, data.count(b"\n", 0, self._sealed)
+        start = self._sealed
+        number = data.count(b"\n", 0, start) if start < len(data) else 0
         while start < len(data):
             end, number = data.index(b"\n", start), number + 1
             self._replay(lines, start, self._journal.parse(data[start:end], number), f"{lines.path}:{number}")

@@ -13,6 +13,7 @@ from agentevolve.records import Record
 from agentevolve.whole import write_whole
 
 PROMPT, ANSWER = 512, 64  # tokens
+PATIENCE = 600.0  # seconds: a large model on few cores
 
 
 class Speed(Record):
@@ -34,7 +35,6 @@ def known(name: str) -> Speed | None:
 
 def measure(name: str) -> Speed:
     """Serve the catalog's model, fetching it first if need be, and time one prompt and one answer."""
-    import httpx
     import psutil
 
     gguf = catalog.serving_gguf(catalog.resolve(name))
@@ -43,10 +43,8 @@ def measure(name: str) -> Speed:
     running = engine.serve(gguf)
     try:
         asked = {"prompt": list(range(1_000, 1_000 + PROMPT)), "n_predict": ANSWER, "ignore_eos": True, "cache_prompt": False}
-        address, headers = running.url.removesuffix("/v1"), {"Authorization": f"Bearer {running.key}"}
-        for _ in range(2):  # the first one warms up
-            answer = httpx.post(f"{address}/completion", json=asked, headers=headers, trust_env=False, timeout=600)
-        told = answer.raise_for_status().json()["timings"]
+        running.completion(asked, PATIENCE)  # warms up
+        told = running.completion(asked, PATIENCE)["timings"]
         memory = process.memory_info().rss - before
     finally:
         running.close()

@@ -34,19 +34,19 @@ class Engine:
 
     def count(self, text: str) -> int:
         """The tokens of `text`, as the model reads it within a conversation."""
-        return _counted(self.url.removesuffix("/v1"), self.key, text)
+        return _counted(self.url, self.key, text)
 
     def likeliest(self, prompt: Sequence[int], scale: float) -> dict[int, float]:
         """The log-probabilities of the likeliest tokens after the tokens `prompt`, with the adapter at a scale in [0, 1]."""
-        import httpx
-
         scales = [{"id": 0, "scale": scale}]
         # a letter: the chances are those before that choice, and for half a character none are told
         asked = {"prompt": list(prompt), "n_predict": 1, "n_probs": LIKELIEST, "grammar": "root ::= [a-z]", "lora": scales}
-        address, headers = self.url.removesuffix("/v1"), {"Authorization": f"Bearer {self.key}"}
-        answer = httpx.post(f"{address}/completion", json=asked, headers=headers, trust_env=False, timeout=120)
-        [first] = answer.raise_for_status().json()["completion_probabilities"][:1]
+        [first] = self.completion(asked)["completion_probabilities"][:1]
         return {one["id"]: one["logprob"] for one in first["top_logprobs"]}
+
+    def completion(self, asked: dict[str, Any], patience: float = 120.0) -> dict[str, Any]:
+        """The answer, within so many seconds, of llama.cpp's own route, which takes tokens and tells chances and timings."""
+        return _answer(self.url, self.key, "completion", asked, patience)
 
     def close(self) -> None:
         """Wait for the requests in flight, then stop serving and free the model. Closing twice is allowed.
@@ -85,12 +85,17 @@ def serve(
 
 
 @functools.lru_cache(maxsize=10_000)  # the same demos are weighed for each task
-def _counted(address: str, key: str, text: str) -> int:
+def _counted(url: str, key: str, text: str) -> int:
+    return len(_answer(url, key, "tokenize", {"content": text, "add_special": False}, 5.0)["tokens"])
+
+
+def _answer(url: str, key: str, route: str, asked: dict[str, Any], patience: float) -> dict[str, Any]:
+    """What one of llama.cpp's own routes, beside those of OpenAI, answers within `patience` seconds."""
     import httpx
 
-    asked = {"content": text, "add_special": False}
-    answer = httpx.post(f"{address}/tokenize", json=asked, headers={"Authorization": f"Bearer {key}"}, trust_env=False)
-    return len(answer.raise_for_status().json()["tokens"])
+    address, headers = f"{url.removesuffix('/v1')}/{route}", {"Authorization": f"Bearer {key}"}
+    answer = httpx.post(address, json=asked, headers=headers, trust_env=False, timeout=patience)
+    return dict(answer.raise_for_status().json())
 
 
 def _params(xllamacpp: Any, gguf: Path, adapter: Path | None, slots: int, threads: int | None, context: int, key: str) -> Any:

@@ -1,7 +1,6 @@
 """What a run has learnt in weights is listed with its lineage and verdicts, and can be taken to other tools."""
 
 import json
-import sys
 
 import kin
 import pytest
@@ -10,7 +9,6 @@ import torch
 from worlds import make_tasks
 
 from agentevolve.act.rollout import rollout
-from agentevolve.cli.main import main
 from agentevolve.local import adapter, catalog
 from agentevolve.local.adapter import LoraSettings
 from agentevolve.local.merge import merge_lora
@@ -58,15 +56,8 @@ def learnt(tmp_path_factory):
 
 
 @pytest.fixture
-def asked(monkeypatch, capsys):
-    def ask(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["agentevolve", "policy", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out, said.err
-
-    return ask
+def asked(ask):
+    return lambda *words: ask("policy", *words)
 
 
 def test_the_list_has_lineage_and_verdicts(learnt, asked):
