@@ -37,6 +37,7 @@ CELLS: dict[str, tuple[str, ...]] = {
         "refine.verified",
         "refine.proven",
         "refine.helpful",
+        "refine.advantages",
     ),
     "filtering, metric-free": ("refine.agreement", "refine.settled", "refine.distinct", "refine.varied", "refine.unheard"),
     "correcting, critique-based": (

@@ -34,7 +34,9 @@ class LoraSettings(BaseModel):
     The learning rate rises over the first `warmup` share of the steps and falls linearly to zero over the rest. `objective`:
     sft learns the completions; dpo prefers each completion to the rejected one (2305.18290); kto raises desirable and lowers
     undesirable completions, unpaired (2402.01306). `beta` is theirs: how strongly they hold on to where they started from.
-    `kl` weighs sft's divergence from the base at the learnt positions (regularisation, as in 2203.02155).
+    grpo learns from good and bad attempts by their weights, which are advantages (2402.03300): a token's probability counts no
+    further than `clip` away from what it was when training began. `kl` weighs the divergence of sft and grpo from the base at
+    the learnt positions (regularisation, as in 2203.02155).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -48,9 +50,10 @@ class LoraSettings(BaseModel):
     max_length: int = Field(default=2048, ge=2, le=2**20)
     warmup: float = Field(default=0.1, ge=0.0, lt=1.0)
     weight_decay: float = Field(default=0.0, ge=0.0, le=1.0)
-    objective: Literal["sft", "dpo", "kto"] = "sft"
+    objective: Literal["sft", "dpo", "kto", "grpo"] = "sft"
     beta: float = Field(default=0.1, gt=0.0, le=1000.0)
     kl: float = Field(default=0.0, ge=0.0, le=1000.0)
+    clip: float = Field(default=0.2, gt=0.0, le=1.0)
 
 
 def lora_settings(**values: Any) -> LoraSettings:

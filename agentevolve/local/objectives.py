@@ -1,7 +1,9 @@
-"""What training minimises beyond the plain loss: preferences with (DPO) and without pairs (KTO), and staying near the base (KL).
+"""What training minimises beyond the plain loss: preferences with (DPO) and without pairs (KTO), advantages (GRPO), and
+staying near the base (KL).
 
-All run the head at learnt positions only. The reference of a preference is the model as training finds it: the base, or the
-adapter that training goes on from; its log-probabilities are taken once, before the first step.
+All run the head at learnt positions only. The reference of a preference, and the policy that acted of an advantage, is the
+model as training finds it: the base, or the adapter that training goes on from; its log-probabilities are taken once, before
+the first step.
 """
 
 from __future__ import annotations
@@ -52,6 +54,40 @@ def dpo(chosen: Any, rejected: Any, beta: float) -> Any:
 def kto(ratio: Any, baseline: Any, sign: Any, beta: float) -> Any:
     """1 - sigmoid(sign beta (ratio - baseline)): the value of a gain, or of a loss avoided (2402.01306, equation 8)."""
     return 1 - (sign * beta * (ratio - baseline)).sigmoid()
+
+
+def clipped(ratio: Any, advantage: Any, clip: float) -> Any:
+    """-min(ratio A, clip(ratio, 1 - clip, 1 + clip) A), to be minimised (2402.03300, equation 3; PPO, 1707.06347, equation 7)."""
+    return -(ratio * advantage).minimum(ratio.clamp(1 - clip, 1 + clip) * advantage)
+
+
+def advantage_class(plain: Any) -> Any:
+    """The trainer class `plain` with the loss of grpo, one row at a time: a row's weight is its advantage."""
+    import torch
+
+    class Advantage(plain):  # type: ignore[misc]
+        """Minimises the clipped objective over a row's learnt tokens, each as much; `refer` must have been called before."""
+
+        def refer(self) -> None:
+            """Take the log-probability of every learnt token under the policy that acted: the weights as they are now."""
+            self.model.eval()
+            with torch.no_grad():
+                self.reference = [self._each(self.model, self.data_collator([row]))[0] for row in self.train_dataset]
+
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+            """The row's share of the optimiser step's mean."""
+            now, logits = self._each(model, inputs)
+            losses = clipped((now - self.reference[int(inputs["place"])]).exp(), inputs["weight"], self.settings.clip)
+            if self.settings.kl:
+                losses = losses + self.settings.kl * divergence(model, inputs, logits)
+            return losses.mean() / self.args.gradient_accumulation_steps
+
+        def _each(self, model: Any, inputs: Any) -> tuple[Any, Any]:
+            given = {key: inputs[key].to(model.device) for key in ("input_ids", "labels")}
+            logits, wanted = labelled_logits(model, given)
+            return -token_losses(logits, wanted), logits
+
+    return Advantage
 
 
 def preference_class(plain: Any) -> Any:

@@ -35,6 +35,7 @@ MARKERS = re.compile(
     re.VERBOSE,
 )
 NEEDLE = "a system message"
+PAIRED = ("dpo", "kto")  # objectives whose rows are set against others
 MERGES = "an answer merges with the text around it, or the template rewrites earlier messages"
 
 
@@ -128,7 +129,7 @@ def special_tokens(tokenizer: Any) -> dict[int, str]:
 
 
 def prepare(examples: Sequence[Example], tokenizer: Any, objective: str, max_length: int) -> Rows:
-    """The rows of `examples` for an objective: sft, dpo (each example needs its rejected completion) or kto.
+    """The rows of `examples` for an objective: sft, grpo, dpo (each example needs its rejected completion) or kto.
 
     A row is cut to `max_length` tokens; an example that cannot be rendered, or has nothing left to learn, is left out.
     Raises AgentevolveError when nothing is left, or a single example for kto.
@@ -141,7 +142,7 @@ def prepare(examples: Sequence[Example], tokenizer: Any, objective: str, max_len
     made = []
     for (example, row), other in zip(own, _others([example for example, _ in own], objective), strict=True):
         with _counted(dropped):
-            whole = row if objective == "sft" else _against(example, row, other, objective, tokenizer, max_length)
+            whole = row if objective not in PAIRED else _against(example, row, other, objective, tokenizer, max_length)
             made.append((example, whole, _cut(whole, max_length)))
     if not made:
         raise AgentevolveError(f"nothing to learn in {len(examples)} examples: {_listed(dropped)}")
@@ -222,8 +223,8 @@ def _cut(row: Row, max_length: int) -> Row:
 def collate(batch: Sequence[dict[str, Any]], pad: int) -> dict[str, Any]:
     """Rows as tensors padded on the right: input_ids, attention_mask, labels (rows, length) and weight (rows,).
 
-    Rows that are set against others also give other_ids and other_labels, sign and place (rows,). A single row needs no mask:
-    without one, attention takes its quicker causal path.
+    Rows that are set against others also give other_ids, other_labels and sign (rows,), rows of a training their place (rows,).
+    A single row needs no mask: without one, attention takes its quicker causal path.
     """
     import torch
 
@@ -237,7 +238,9 @@ def collate(batch: Sequence[dict[str, Any]], pad: int) -> dict[str, Any]:
         tensors["attention_mask"] = (torch.arange(tensors["input_ids"].shape[1]) < lengths[:, None]).long()
     if batch[0].get("other_ids"):
         tensors |= {"other_ids": padded("other_ids", pad), "other_labels": padded("other_labels", IGNORED)}
-        tensors |= {name: torch.tensor([row[name] for row in batch]) for name in ("sign", "place")}
+        tensors["sign"] = torch.tensor([row["sign"] for row in batch])
+    if "place" in batch[0]:
+        tensors["place"] = torch.tensor([row["place"] for row in batch])
     return {**tensors, "weight": torch.tensor([row["weight"] for row in batch])}
 
 

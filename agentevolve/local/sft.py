@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agentevolve.local.adapter import LoraSettings
-from agentevolve.local.objectives import divergence, labelled_logits, preference_class, token_losses
+from agentevolve.local.objectives import advantage_class, divergence, labelled_logits, preference_class, token_losses
 from agentevolve.local.rows import IGNORED, Row, collate
 
 
@@ -33,9 +33,9 @@ def build_trainer(model: Any, tokenizer: Any, rows: Sequence[Row], out: Path, se
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    kind = trainer_class() if settings.objective == "sft" else preference_class(trainer_class())
+    kind = trainer_class()
     if settings.objective != "sft":
-        micro = 1
+        kind, micro = (advantage_class if settings.objective == "grpo" else preference_class)(kind), 1
     trainer = kind(
         model=model,
         args=_arguments(out, settings, seed, micro=micro, bf16=half),

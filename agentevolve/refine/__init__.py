@@ -1,5 +1,6 @@
 """Phase 2, refine: from what was lived through to what is worth keeping (survey 2404.14387, section 5)."""
 
+from agentevolve.refine.advantage import advantages
 from agentevolve.refine.censor import censor, topics, underserved
 from agentevolve.refine.consensus import settled, unverified
 from agentevolve.refine.curate import curated
@@ -20,6 +21,7 @@ __all__ = [
     "Pair",
     "abstracted",
     "added",
+    "advantages",
     "against",
     "agreement",
     "best",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from agentevolve.act.prompting import conversation
@@ -22,18 +22,31 @@ from agentevolve.run.folder import Run, derived
 from agentevolve.run.progress import progress
 
 
-def examples(trajectories: Sequence[Trajectory], *, keep_memory: float = 0.0, solved: bool = True) -> list[Example]:
+def examples(
+    trajectories: Sequence[Trajectory],
+    *,
+    keep_memory: float = 0.0,
+    solved: bool = True,
+    weights: Mapping[str, float] | None = None,
+) -> list[Example]:
     """One training row for each solved trajectory, or for each at all, of which the agent's own actions are learnt.
+
+    With `weights` (by trajectory id) for each that has one, solved or not, with that weight.
 
     In a share `keep_memory` of the rows, in [0, 1], what was recalled stays in the prompt: they teach to use memory. In the
     others it is stripped (context distillation): they teach to do without. Which is which hangs on a trajectory's id alone.
     A hint never stays.
     """
+    if weights is None:
+        learnt = keep(trajectories) if solved else learnable(trajectories)
+    else:
+        learnt = [one for one in learnable(trajectories) if one.id in weights]
     rows = []
-    for trajectory in keep(trajectories) if solved else learnable(trajectories):
+    for trajectory in learnt:
         kept = derived("keep memory", trajectory.id) < keep_memory * 2**31
         prompt, completion = conversation(trajectory, keep_context=kept)
-        rows.append(Example(id=trajectory.id, prompt=tuple(prompt), completion=tuple(completion), sources=(trajectory.id,)))
+        id, weight = trajectory.id, 1.0 if weights is None else weights[trajectory.id]
+        rows.append(Example(id=id, prompt=tuple(prompt), completion=tuple(completion), weight=weight, sources=(id,)))
     return rows
 
 

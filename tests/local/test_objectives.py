@@ -7,7 +7,7 @@ import tiny
 import torch
 
 from agentevolve.local.adapter import LoraSettings, read_adapter
-from agentevolve.local.objectives import dpo, kto
+from agentevolve.local.objectives import clipped, dpo, kto
 from agentevolve.local.rows import IGNORED, Row, collate, prepare, render
 from agentevolve.local.sft import build_trainer
 from agentevolve.local.train import load_base
@@ -94,11 +94,51 @@ def test_kto_is_the_papers_equation_with_the_next_examples_completion_as_its_bas
     assert loss.requires_grad
 
 
+def test_grpo_is_the_papers_equation_clipped_where_a_token_has_moved_far_enough(folder, tmp_path):
+    graded = [one.model_copy(update={"weight": weight}) for one, weight in zip(CHOSEN, (1.5, -0.5, 2.0), strict=True)]
+    trainer, rows = built(folder, tmp_path, graded, objective="grpo", clip=0.01, batch_size=2, learning_rate=1e-4)
+    trainer.refer()
+    assert trainer.compute_loss(trainer.model, batch(rows[0], 0)).item() == pytest.approx(-1.5 / 2, rel=1e-5)
+    moved(trainer)
+    bounds = []
+    for place, row in enumerate(rows):
+        model, expected = trainer.model.eval(), []
+        for token in [place for place, label in enumerate(row.labels) if label != IGNORED]:
+            only = [label if place == token else IGNORED for place, label in enumerate(row.labels)]
+            with model.disable_adapter():
+                before = by_hand(model, row.ids, only)
+            ratio = math.exp(by_hand(model, row.ids, only) - before)
+            kept = min(max(ratio, 0.99), 1.01)
+            bounds.append((ratio * row.weight > kept * row.weight, ratio != kept))
+            expected.append(-min(ratio * row.weight, kept * row.weight))
+        loss = trainer.compute_loss(trainer.model, batch(row, place))
+        assert loss.item() * 2 == pytest.approx(sum(expected) / len(expected), rel=1e-4)
+    assert {(True, True), (False, True)} <= set(bounds)  # clipped where it has moved the good way, not where the bad one
+
+
+def test_grpo_raises_what_did_better_than_the_others_and_lowers_what_did_worse(folder, tmp_path):
+    better, worse = (tiny.example("Where?", answer, weight=weight) for answer, weight in (("north", 1.0), ("south", -1.0)))
+    model, tokenizer = load_base(folder)
+    settings = SETTINGS.model_copy(update={"objective": "grpo", "learning_rate": 0.005})
+    trainer = build_trainer(
+        model.float(), tokenizer, prepare([better, worse], tokenizer, "grpo", 2048).rows, tmp_path, settings, seed=0
+    )
+    trainer.refer()
+    before = [float(one.sum()) for one in trainer.reference]
+    trainer.train()
+    trainer.refer()
+    after = [float(one.sum()) for one in trainer.reference]
+    assert after[0] > before[0] and after[1] < before[1]
+
+
 def test_the_formulas_at_points_that_can_be_checked_in_the_head():
     zero, two = torch.tensor([0.0]), torch.tensor([2.0])
     assert dpo(zero, zero, 0.1).item() == pytest.approx(math.log(2))
     assert dpo(two, zero, 1.0).item() == pytest.approx(math.log(1 + math.exp(-2)))
     assert kto(zero, zero, torch.tensor([1]), 0.1).item() == pytest.approx(0.5)
+    ratio = torch.tensor([0.5, 1.0, 1.1, 2.0])
+    assert clipped(ratio, torch.tensor([2.0]), 0.2).tolist() == pytest.approx([-1.0, -2.0, -2.2, -2.4])
+    assert clipped(ratio, torch.tensor([-2.0]), 0.2).tolist() == pytest.approx([1.6, 2.0, 2.2, 4.0])
     assert kto(two, zero, torch.tensor([-1]), 1.0).item() == pytest.approx(sigmoid(2.0))
 
 

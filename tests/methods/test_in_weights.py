@@ -1,5 +1,6 @@
 """Methods that change the weights: which attempts become rows, and what the rows say."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from agentevolve.local.train import read_tokens
 from agentevolve.methods.agent_evol import agent_evol
 from agentevolve.methods.eto import eto
 from agentevolve.methods.fireact import fireact
+from agentevolve.methods.grpo import grpo
 from agentevolve.methods.hint_distill import hint_distill
 from agentevolve.methods.rest_em import rest_em
 from agentevolve.methods.rest_react import rest_react
@@ -150,6 +152,28 @@ def test_eto_imitates_first_then_prefers_by_reward_and_cuts_the_failed_attempt(h
     assert row.sources == (f"1/acquire/teacher/{tasks[1].id}/0", f"1/acquire/explore/{tasks[1].id}/0")
     assert (said(row.completion), said(row.rejected)) == (["right"] * 2, ["wait"] * 5)
     assert read_adapter(adapters / "round-1").start == read_adapter(adapters / "imitation-1").identity
+
+
+def test_grpo_learns_from_every_attempt_at_a_task_that_some_solved_and_others_did_not(house):
+    begun = []
+
+    def lucky(messages, choices):
+        begun.extend(["attempt"] * (len(messages) == 2))
+        return walker(messages, choices) if "Corridor two" in messages[1].content and len(begun) % 3 else "wait"
+
+    home = house(lucky)
+    policy = grpo(home.policy, TASKS, home.run, samples=6, lora=QUICK.model_copy(update={"objective": "grpo"}))
+    rows = home.rows(policy)
+    attempts = [home.run.trajectories[row.id] for row in rows]
+    assert {one.task.id for one in attempts} == {TASKS[1].id} and len(rows) == 6
+    solved = sum(one.solved for one in attempts)
+    assert solved == 4
+    good, bad = math.sqrt((6 - solved) / solved), -math.sqrt(solved / (6 - solved))
+    assert [row.weight for row in rows] == pytest.approx([good if one.solved else bad for one in attempts])
+    home.run.round = 2
+    home.answers_with(home.run.folder / "adapters" / "round-1")
+    further = grpo(policy, TASKS, home.run, samples=6, lora=QUICK.model_copy(update={"objective": "grpo"}))
+    assert read_adapter(Path(further.adapter)).start == read_adapter(Path(policy.adapter)).identity
 
 
 def test_spin_prefers_the_experts_way_to_the_own_one_of_the_last_two_rounds(house):
