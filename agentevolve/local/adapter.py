@@ -117,7 +117,7 @@ def read_adapter(path: Path) -> AdapterInfo:
 
 def adapters_of(run: Path) -> Iterator[tuple[Path, AdapterInfo]]:
     """The adapters in a run's folder, by name, each with its record. Raises AgentevolveError for a broken one."""
-    for path in sorted(one for one in (run / "adapters").glob("*") if one.is_dir()):
+    for path in sorted(one for one in (run / "adapters").glob("[!.]*") if one.is_dir()):
         yield path, read_adapter(path)
 
 

@@ -68,7 +68,8 @@ def _arguments(out: Path, settings: LoraSettings, seed: int, *, micro: int, bf16
         remove_unused_columns=False,
         logging_steps=1,
         logging_nan_inf_filter=False,  # else a loss that is no number is reported as the one before it
-        save_strategy="no",
+        save_strategy="no",  # Checkpoints asks for what is saved
+        save_total_limit=2,
         report_to=[],
         disable_tqdm=True,
         dataloader_pin_memory=False,
@@ -101,6 +102,10 @@ def trainer_class() -> Any:
 
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, rate)
             return self.lr_scheduler
+
+        def _save_checkpoint(self, model: Any, trial: Any) -> None:
+            """As transformers does it: TRL adds a model card, which names this machine's folders."""
+            super(SFTTrainer, self)._save_checkpoint(model, trial)
 
         def _send_telemetry(self) -> None:
             """Replaces TRL's report to the hub."""

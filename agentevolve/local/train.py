@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from agentevolve.local import adapter, catalog, files
 from agentevolve.local.adapter import AdapterInfo, LoraSettings
 from agentevolve.local.canary import SAMPLE, Probe, probes
+from agentevolve.local.checkpoints import EVERY, PACKAGES, Checkpoints, checkpoints, key_of
 from agentevolve.local.families import family_of
 from agentevolve.local.quiet import quiet
 from agentevolve.local.rows import IGNORED, Row, Rows, prepare, render
@@ -75,27 +76,30 @@ def train_lora(
     progress: Progress | None = None,
     start: Path | None = None,
     afford: Callable[[int], None] | None = None,
+    every: float = EVERY,
 ) -> TrainResult:
     """Train an adapter for the transformers model in `folder`, whose identity is `base`, and write it to the new folder `out`.
 
     `rows` are what `rows_of` made for these settings. It starts from the base, or from the adapter in `start`. The same
-    arguments give the same adapter on the same machine. `out` appears when it is complete. `afford` is called before the first
+    arguments give the same adapter on the same machine, also when the training was killed and is gone on with, from what is
+    kept of it about `every` seconds. `out` appears when it is complete. `afford` is called before the first
     step with the tokens that all epochs will see, and may refuse them by raising. `progress` is called after each optimiser
     step with step, steps and mean loss.
     Raises AgentevolveError when `out` exists, `start` does not fit, or the training comes to a loss that is no number.
     """
     family_of(files.read_config(folder).get("model_type"))
     origin = adapter.check_start(start, base, settings) if start else None
-    with unfinished(out) as scratch, quiet():
+    key = key_of(rows.rows, settings, seed, base, origin)
+    with checkpoints(out, key, every) as kept, unfinished(out) as scratch, quiet():
         model, tokenizer = load_base(folder)
         if afford:
             afford(read_tokens(rows.rows, settings))
-        trainer = build_trainer(model, tokenizer, rows.rows, scratch, settings, seed)
+        trainer = build_trainer(model, tokenizer, rows.rows, kept.folder, settings, seed)
         if start:
             adapter.load_weights(trainer.model, start)
         if settings.objective != "sft":
             trainer.refer()
-        result = _run(trainer, rows, settings, progress)
+        result = _run(trainer, rows, settings, progress, kept)
         adapter.save_weights(trainer.model, scratch, base)
         adapter.export_gguf(scratch, folder)
         adapter.write_rows(rows.examples, scratch)
@@ -140,11 +144,12 @@ def read_tokens(rows: Sequence[Row], settings: LoraSettings) -> int:
     return reads * sum(len(row.ids) + len(row.other_ids) for row in rows)
 
 
-def _run(trainer: Any, rows: Rows, settings: LoraSettings, progress: Progress | None) -> TrainResult:
+def _run(trainer: Any, rows: Rows, settings: LoraSettings, progress: Progress | None, kept: Checkpoints) -> TrainResult:
     trainer.add_callback(_callback(progress, settings))
-    began = time.perf_counter()
-    trainer.train()
-    seconds = time.perf_counter() - began
+    trainer.add_callback(kept.callback())
+    before, began = kept.seconds, time.perf_counter()
+    trainer.train(resume_from_checkpoint=kept.last)
+    seconds = before + time.perf_counter() - began
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     tenth = math.ceil(len(losses) / 10)
     first, last = sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
@@ -159,6 +164,11 @@ def _callback(progress: Progress | None, settings: LoraSettings) -> Any:
     class Report(TrainerCallback):  # type: ignore[misc]
         """Passes the loss of each optimiser step on, and stops at one, or a gradient, that is no number."""
 
+        def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+            """Tell of the steps that were done before a kill."""
+            for entry in state.log_history:
+                self.on_log(args, state, control, entry)
+
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
             """Called after each step, as logging_steps is 1, and once at the end without a loss."""
             for name in ("loss", "grad_norm"):
@@ -168,7 +178,7 @@ def _callback(progress: Progress | None, settings: LoraSettings) -> Any:
                         f" nothing was written; try a learning rate below {settings.learning_rate:g}"
                     )
             if progress and "loss" in logs:
-                progress(state.global_step, state.max_steps, float(logs["loss"]))
+                progress(logs.get("step", state.global_step), state.max_steps, float(logs["loss"]))
 
     return Report()
 
@@ -192,7 +202,7 @@ def _info(
         seed=seed,
         examples=tuple(example.id for example in examples),
         sources=tuple(dict.fromkeys(source for example in examples for source in example.sources)),
-        versions={name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft", "trl")},
+        versions={name: importlib.metadata.version(name) for name in PACKAGES},
         files=adapter.digests(out),
         canary=canary,
         **numbers,

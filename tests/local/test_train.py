@@ -137,6 +137,44 @@ def test_what_a_killed_training_left_is_replaced(folder, first, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.parametrize("changes", [{"dropout": 0.2}, {"objective": "grpo", "kl": 0.1}])
+@pytest.mark.parametrize("stop", [2, 3, 5])
+def test_a_training_that_was_ended_goes_on_to_the_same_weights(folder, tmp_path, stop, changes):
+    """Saved after each step: what is asked to end, at whichever step, goes on after the one before."""
+    settings = QUICK.model_copy(update={"epochs": 3} | changes)
+    whole = tiny.train(folder, ROWS, tmp_path / "whole", settings, seed=1, base="tiny")
+    steps = []
+
+    def end(step, steps, loss):
+        if step == stop:
+            raise SystemExit(130)
+
+    with pytest.raises(SystemExit):
+        tiny.train(folder, ROWS, tmp_path / "out", settings, seed=1, base="tiny", progress=end, every=0.0)
+    (kept,) = [path for path in tmp_path.iterdir() if path.name.endswith(".checkpoints")]
+    assert (kept / f"checkpoint-{stop - 1}" / "trainer_state.json").is_file()
+    (kept / f"checkpoint-{stop}").mkdir()  # one that a kill tore: it has no mark
+    result = tiny.train(folder, ROWS, tmp_path / "out", settings, seed=1, base="tiny", progress=lambda *step: steps.append(step))
+    assert weights(tmp_path / "out") == weights(tmp_path / "whole")
+    assert [step for step, *_ in steps] == list(range(1, 7))
+    assert (result.loss_first, result.loss_last, result.tokens) == (whole.loss_first, whole.loss_last, whole.tokens)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == NAMES
+
+
+def test_what_is_kept_of_another_training_is_not_gone_on_with(folder, first, tmp_path):
+    def end(step, steps, loss):
+        if step == 2:
+            raise SystemExit(130)
+
+    other = QUICK.model_copy(update={"learning_rate": 0.02})
+    with pytest.raises(SystemExit):
+        tiny.train(folder, ROWS, tmp_path / "out", other, seed=1, base="tiny", progress=end, every=0.0)
+    tiny.train(folder, ROWS, tmp_path / "out", QUICK, seed=1, base="tiny")
+    assert weights(tmp_path / "out") == weights(first)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_an_adapter_is_never_overwritten(folder, first):
     with pytest.raises(AgentevolveError, match="exists already"):
         tiny.train(folder, ROWS, first, QUICK, seed=1, base="tiny")
