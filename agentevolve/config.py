@@ -58,13 +58,29 @@ class Variant(Settings):
 
 
 class Gate(Settings):
-    """When a candidate replaces the policy in place: its paired difference on `val` is above `margin`.
+    """When a candidate replaces the policy in place: its paired difference on `val` is above `margin`, and it forgets nothing.
 
-    `interval`: the lower end of its interval has to be, 95% and wider for several candidates; `mean`: the difference itself.
+    `interval`: the lower end of its interval has to be, 95% and wider for several candidates; `mean`: the difference itself;
+    `none`: the gate is off, and the candidate with the largest difference takes the place, whatever it is.
+    `looks` at the measurement, at equal shares of the `val` tasks, let a clear winner or loser end it early; the chance of
+    promoting what is no better stays the same. `guards` are other task sets: on the first `guard_tasks` held-out tasks of each
+    the difference has to be above minus `tolerance` in the same sense.
     """
 
-    rule: Literal["interval", "mean"] = "interval"
+    rule: Literal["interval", "mean", "none"] = "interval"
     margin: float = Field(default=0.0, ge=-1, le=1)
+    looks: int = Field(default=1, ge=1, le=20)
+    guards: list[str] = Field(default_factory=list)
+    guard_tasks: int = Field(default=48, gt=0)
+    tolerance: float = Field(default=0.1, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _sure_looks(self) -> Self:
+        if self.looks > 1 and self.rule != "interval":
+            raise ValueError("looks: only the rule interval can end a measurement early; the others are sure of nothing then")
+        if len({Path(name).stem for name in self.guards}) < len(self.guards):
+            raise ValueError("guards: two of them have the same name")
+        return self
 
 
 class Allowed(Settings):

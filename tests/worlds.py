@@ -33,7 +33,7 @@ class Corridor:
     """A row of cells with a lamp at one end, by the seed; "left" and "right" walk, reaching the lamp is the goal.
 
     `Task.data`: `length` of the walk to the lamp, `limit` of turns, `pause` in seconds a step, `log`, a file that gets a line
-    for each finished episode.
+    for each finished episode, `name` of the place.
     """
 
     def reset(self, task: Task) -> tuple[str, dict[str, Any]]:
@@ -61,7 +61,8 @@ class Corridor:
         return self.task.data.get("length", 3) * (1 if lamp(self.task) == "right" else -1)
 
     def _seen(self) -> str:
-        return f"Corridor {NUMBERS[self.task.seed % 10]}: the lamp is {lamp(self.task)}, you stand at {self.at}."
+        place = f"{self.task.data.get('name', 'Corridor')} {NUMBERS[self.task.seed % 10]}"
+        return f"{place}: the lamp is {lamp(self.task)}, you stand at {self.at}."
 
     def _info(self) -> dict[str, Any]:
         return {"actions": ["right", "left", "wait"], "score": float(self.at == self._goal()), "notes": "Walk to the lamp."}
@@ -110,10 +111,10 @@ def make_tasks(n: int, env: str = "Corridor", split: Split = "train", **data: An
     ]
 
 
-def task_file(folder: Path, **settings: Any) -> Path:
+def task_file(folder: Path, stem: str = "corridor", **settings: Any) -> Path:
     """A task set's YAML over the corridor."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "corridor.yaml"
+    path = folder / f"{stem}.yaml"
     path.write_text(TASKS.format(settings=settings), "utf-8")
     return path
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -110,7 +110,7 @@ def _attempts(run: Run, name: str, ids: Sequence[str]) -> list[Trajectory]:
 
 def _verdicts(run: Run, named: bool) -> list[str]:
     """What the gate decided, and what was not remembered."""
-    from agentevolve.loop.policies import GATE
+    from agentevolve.loop.policies import BACK, GATE, back_said
     from agentevolve.run.folder import REFUSED
     from agentevolve.update.context import not_remembered
 
@@ -118,12 +118,30 @@ def _verdicts(run: Run, named: bool) -> list[str]:
     where = f"{run.folder.name}, " if named else ""
     refused = [why for name, why in run.facts.items() if name.startswith(REFUSED)]
     told = [f"gate, {where}round {number}: {_verdict(fact, number)}" for number, fact in found]
+    told += [f"gate, {where}round {number}: {line}" for number, fact in found for line in _asides(fact)]
+    backs = [(name.removeprefix(BACK).split("/")[0], fact) for name, fact in run.facts.items() if name.startswith(BACK)]
+    told += [f"policy, {where}{back_said(int(after), fact['to'], fact['why'])}" for after, fact in backs]
     return [*told, *([f"memory, {where}{not_remembered(refused)}"] if refused else [])]
 
 
 def _verdict(fact: dict[str, Any], number: int) -> str:
     from agentevolve.loop.policies import verdict_of
 
+    early = f", after {fact['tasks']} of {fact['of']} tasks" if fact.get("tasks") != fact.get("of") else ""
     if not fact["promoted"]:
-        return f"rolled back, {fact['holder']} stays (no candidate passed)"
-    return f"promoted {fact['promoted']} ({verdict_of(fact, number, fact['promoted']).change})"
+        return f"rolled back, {fact['holder']} stays (no candidate passed{early})"
+    return f"promoted {fact['promoted']} ({verdict_of(fact, number, fact['promoted']).change}{early})"
+
+
+def _asides(fact: dict[str, Any]) -> Iterator[str]:
+    """What a candidate changed on the guards' tasks, and what of it looks like a collapse."""
+    from agentevolve.evaluate.table import points
+    from agentevolve.records import Difference
+
+    for arm, guards in fact.get("guards", {}).items():
+        for guard, found in guards.items():
+            change = points(Difference.model_validate({name: found[name] for name in Difference.model_fields}))
+            yield f"{arm} on {guard}: {change} points" + (", which may be forgetting" if found["forgets"] else "")
+    for arm, signs in fact.get("alarms", {}).items():
+        for sign in signs:
+            yield f"{arm} looks like a collapse: {sign}"

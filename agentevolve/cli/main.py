@@ -41,11 +41,14 @@ MEMORY: dict[str, Callable[..., None]] = {
 POLICY: dict[str, Callable[..., None]] = {
     "list": policy.list_policies,
     "show": policy.show_policy,
+    "diff": policy.diff,
+    "rollback": policy.rollback,
     "export": policy.export_policy,
+    "import": policy.import_policy,
 }
 GROUPS = {
     "memory": ("Look into a memory: a run's folder or a memory folder.", MEMORY),
-    "policy": ("What a run has learnt in weights.", POLICY),
+    "policy": ("What a run has learnt in weights, and what is in place.", POLICY),
 }
 
 

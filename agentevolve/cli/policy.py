@@ -82,6 +82,42 @@ def show_policy(folder: RunFolder, name: Name, as_json: Json = False) -> None:
     show(found.model_dump(mode="json"), as_json, lambda: tables.policy(found))
 
 
+def diff(folder: RunFolder, name: Name, other: Name, as_json: Json = False) -> None:
+    """Show in what two adapters differ: settings, rows and attempts, verdicts, and how alike they change the weights."""
+    from agentevolve.cli import tables
+    from agentevolve.loop.policies import adapter_named, unlike
+
+    found = unlike(adapter_named(folder, name), adapter_named(folder, other))
+    show(found.model_dump(mode="json"), as_json, lambda: tables.unlike(found))
+
+
+def rollback(
+    folder: RunFolder,
+    round: Annotated[int, typer.Argument(help="The policy that was in place after this round; 0: the base.")],
+    why: Annotated[str, typer.Option(help="Why, for the journal.")] = "",
+) -> None:
+    """Put an earlier policy back in place: further rounds (evolve --resume rounds=N) go on from it. Nothing is lost."""
+    from agentevolve.loop.policies import take_back
+
+    for line in take_back(folder, round, why):
+        print(line)
+
+
+def import_policy(
+    source: Annotated[Path, typer.Argument(help="A LoRA folder of PEFT: adapter_config.json, adapter_model.safetensors.")],
+    out: Annotated[Path, typer.Option(parser=named_folder, metavar="<path>", help="The adapter's new folder.")],
+    model: Annotated[str, typer.Option(help="The base that it was trained on.")] = "local/smollm2-135m",
+) -> None:
+    """Take in an adapter that another tool has trained on a local model."""
+    from agentevolve.local.foreign import bring
+    from agentevolve.update import local_base
+
+    if out.exists():
+        raise AgentevolveError(f"{out}: exists already; name a new folder with --out")
+    bring(source, out, local_base(model))
+    print(f"{out}: try it with: agentevolve run TASKS --model {model} --adapter {out}")
+
+
 def export_policy(
     folder: RunFolder,
     name: Name,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from agentevolve.evaluate.table import plain
 from agentevolve.load import TaskSet, extra
 from agentevolve.loop.forecast import Forecast, Spending
-from agentevolve.loop.policies import Learnt
+from agentevolve.loop.policies import Learnt, Unlike
 from agentevolve.memory.audit import Finding
 from agentevolve.memory.curate import Curated
 from agentevolve.memory.forget import Forgotten
@@ -115,6 +115,20 @@ def policy(one: Learnt) -> list[Table | Text]:
         (name, "\n".join(map(str, value)) if isinstance(value, list | tuple) else str(value)) for name, value in values.items()
     ]
     return [_table((one.name, ""), [(name, _clean(value or "–")) for name, value in rows])]
+
+
+def unlike(found: Unlike) -> list[Table | Text]:
+    """Two adapters beside each other."""
+    rows = [("base", *(base[:12] for base in found.base)), *((name, *both) for name, both in found.settings.items())]
+    alone, both, others = found.rows
+    rows += [("rows of this one alone", str(alone), str(others)), ("rows of both", str(both), str(both))]
+    rows += [("attempts of this one alone", *("\n".join(map(_clean, ids)) or "–" for ids in found.trajectories))]
+    rows += [("loss at the end", *(f"{loss:.2f}" for loss in found.loss_last))]
+    rows += [("gate", *("\n".join(said) or "–" for said in found.verdicts))]
+    if like := found.likeness:
+        rows += [("size of the change", f"{like.size:.2f}", f"{like.other_size:.2f}")]
+        rows += [("apart, cosine", f"{like.apart:.2f}", f"{like.cosine:.2f}")]
+    return [_table(("", *found.names), rows)]
 
 
 def methods(found: Sequence[Method]) -> list[Table | Text]:

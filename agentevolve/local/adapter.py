@@ -70,6 +70,7 @@ class AdapterInfo(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     base: str
+    brought: bool = False  # made by another tool: on what is not known here
     start: str | None = None  # identity of the adapter it continues, None for one trained from the base
     parts: tuple[tuple[str, float], ...] = ()  # identity and weight of each adapter that it was merged from
     settings: LoraSettings

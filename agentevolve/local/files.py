@@ -41,16 +41,16 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The `config.json` of a transformers folder. Raises AgentevolveError, one line, when it is missing or no mapping."""
     if not (folder / "config.json").is_file():
         raise AgentevolveError(f"{folder}: not a transformers folder: config.json is missing")
-    return _json(folder / "config.json")
+    return read_json(folder / "config.json")
 
 
 def added_tokens(folder: Path) -> tuple[str, ...]:
     """The control tokens of the tokenizer in a transformers folder."""
     added: list[Any] = []
     if (folder / "tokenizer.json").is_file():
-        added += _json(folder / "tokenizer.json").get("added_tokens") or []
+        added += read_json(folder / "tokenizer.json").get("added_tokens") or []
     if (folder / "tokenizer_config.json").is_file():
-        added += (_json(folder / "tokenizer_config.json").get("added_tokens_decoder") or {}).values()
+        added += (read_json(folder / "tokenizer_config.json").get("added_tokens_decoder") or {}).values()
     return tuple(dict.fromkeys(str(token["content"]) for token in added if token.get("special")))
 
 
@@ -82,7 +82,8 @@ def field(read: Any, name: str) -> str:
     return "" if found is None else str(found.contents())
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The mapping in a JSON file. Raises AgentevolveError, one line, when it holds none."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

@@ -12,25 +12,24 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from agentevolve.act.rollout import ORACLE, rollout, unlike
+from agentevolve.act.rollout import ORACLE
 from agentevolve.config import Config, Setup, changed_settings, read_config, write_config
-from agentevolve.evaluate.gate import gate
 from agentevolve.load import TaskSet, load_method, load_task_set, ready, tasks_of
 from agentevolve.local.train import LoraSettings, check_trainable
+from agentevolve.loop.judging import IN_PLACE, judged, measured, record
+from agentevolve.loop.policies import taken_back
 from agentevolve.memory.embed import check_price, load_embedder
 from agentevolve.memory.folder import about, memory_folder
 from agentevolve.models.lite import open_model
 from agentevolve.policy import Policy, Recall
 from agentevolve.protocols import AgentevolveError
-from agentevolve.records import Task, Trajectory
+from agentevolve.records import Task
 from agentevolve.run.budget import Budget
-from agentevolve.run.folder import Run, derived, identity
+from agentevolve.run.folder import Run, derived, identity, read_run, started
 from agentevolve.run.lock import LOCK, lock
 from agentevolve.update.weights import local_base
 
 CONFIG = "config.yaml"
-CANDIDATES = ("memory", "distilled", "distilled+memory")  # arms the gate may promote
-STILL = ("random", "oracle", "base")  # arms that no round changes: measured once
 
 
 def evolve(config: Config, folder: Path, *, resume: bool = False, quiet: bool = False) -> list[Run]:
@@ -66,9 +65,20 @@ def _claim(config: Config, folder: Path, resume: bool) -> None:
             raise AgentevolveError(f"{folder}: not empty and not a run; name a new folder with --out")
     elif not resume:
         raise AgentevolveError(f"{folder}: holds a run already; go on with --resume, or name a new folder with --out")
-    elif other := changed_settings(read_config(there).public(), config.public()):
-        raise AgentevolveError(f"{there}: was made with other settings ({', '.join(other)}); resume with the same ones")
+    else:
+        _check_same(read_config(there), config, there)
     write_config(config, there)
+
+
+def _check_same(before: Config, now: Config, there: Path) -> None:
+    """Raise AgentevolveError unless an evolution may go on as `now`: with the same settings, perhaps for more rounds."""
+    other = changed_settings(before.public(), now.public(), "rounds")
+    if now.rounds < before.rounds:
+        other = sorted([*other, "rounds"])
+    if other:
+        raise AgentevolveError(f"{there}: was made with other settings ({', '.join(other)}); resume with the same ones")
+    if now.rounds > before.rounds and any("evaluation test" in read_run(one).facts for one in started(there.parent)):
+        raise AgentevolveError(f"{there}: rounds: test was measured after round {before.rounds}, and is touched once, at the end")
 
 
 def check(config: Config) -> None:
@@ -77,6 +87,9 @@ def check(config: Config) -> None:
     ready(task_set)
     for split in ("train", "val", "test") if config.test.tasks else ("train", "val"):
         tasks_of(task_set, split, limit=1)
+    for name in config.gate.guards:
+        ready(load_task_set(name))
+        guarded(name, 1)
     if not config.val.tasks:
         raise AgentevolveError("val.tasks is 0: without held-out tasks the gate has nothing to judge by")
     for place in [Path(variant.memory) for variant in config.variants if variant.memory]:
@@ -122,20 +135,30 @@ def evolve_one(config: Config, run: Run) -> Policy:
     method = load_method(config.method, config.settings)
     val = tasks_of(task_set, "val", limit=config.val.tasks)
     held = val + (tasks_of(task_set, "test", limit=config.test.tasks) if config.test.tasks else [])
+    guards = {Path(name).stem: guarded(name, config.gate.guard_tasks) for name in config.gate.guards}
+    held += [task for tasks in guards.values() for task in tasks]
     held_out(train, held)
     run.held_out = frozenset(map(identity, held))
     run.prices, run.embedder = config.prices, config.embedder
     run.limit(config.max_tokens, config.max_usd)
-    base = policy = base_policy(config)
+    base = base_policy(config)
+    places = [base]  # after each round
     for number in range(1, config.rounds + 1):
         run.round = number
-        candidate = method(policy, train, run).using(round=number)
-        policy = _evaluated(policy, arms_of(config, base, candidate, run.seed), val, run, number, config)
+        candidate = method(places[-1], train, run).using(round=number)
+        arms = arms_of(config, base, candidate, run.seed)
+        policy = judged(places[-1], arms, val, guards, run, number, config)
+        places.append(places[back] if (back := taken_back(run, number)) is not None else policy)
     if config.test.tasks:
         test = tasks_of(task_set, "test", limit=config.test.tasks)
-        arms = {"base": base} if policy == base else {"base": base, "in place": policy}
-        run.accept("test", _measure(arms, test, run, "test", config.test.samples)[1])
-    return policy
+        shown = {"base": base} if places[-1] == base else {"base": base, IN_PLACE: places[-1]}
+        record(run, "test", measured(shown, test, run, "test", config.test.samples)[1])
+    return places[-1]
+
+
+def guarded(name: str, n: int) -> list[Task]:
+    """The first `n` held-out tasks of a task set on which forgetting is looked for."""
+    return tasks_of(load_task_set(name), "val", limit=n)
 
 
 def practised(task_set: TaskSet, n: int, seed: int) -> list[Task]:
@@ -190,43 +213,3 @@ def held_out(train: Sequence[Task], held: Sequence[Task]) -> None:
     shared = [task.id for task in held if task.split == "train" or (task.env, task.split, task.seed, str(task.data)) in learnt]
     if shared:
         raise ValueError(f"tasks are both learnt from and held out: {', '.join(shared[:3])}")
-
-
-def _evaluated(policy: Policy, arms: dict[str, Policy], val: Sequence[Task], run: Run, number: int, config: Config) -> Policy:
-    """Measure the round's arms on `val` and let the gate decide which policy is in place after it."""
-    name = f"{number}/val"
-    in_place = {} if policy in arms.values() else {"in place": policy}
-    results, ids = _measure(arms | in_place, val, run, name, config.val.samples)
-    holder = next(arm for arm, one in (arms | in_place).items() if one == policy)
-    challengers = {arm: results[arm] for arm in CANDIDATES if arm in results and arm != holder}
-    rule, margin = config.gate.rule, config.gate.margin
-    if f"gate {name}" not in run.facts:
-        verdict = gate(holder, results[holder], challengers, rule, margin)
-        if verdict["no_verdict"]:
-            why = f"round {number}: no verdict: {verdict['no_verdict']}"
-            raise AgentevolveError(f"{run.folder}: {why}; mend it and go on with --resume")
-        run.once(f"gate {name}", lambda: verdict)
-        run.accept(name, ids)
-    verdict = run.facts[f"gate {name}"]
-    return arms[verdict["promoted"]] if verdict["promoted"] else policy
-
-
-def _measure(
-    arms: dict[str, Policy], tasks: Sequence[Task], run: Run, name: str, samples: int
-) -> tuple[dict[str, list[Trajectory]], list[str]]:
-    """Every arm on the same tasks and seeds, asked alike, journalled as one evaluation; and the ids of all its attempts.
-
-    A backend that refused on the way what held the model in the arms before is asked again for those.
-    """
-    luck = name.split("/")[-1]
-    results: dict[str, list[Trajectory]] = {}
-    odd: list[str] = [""]
-    while odd:
-        for arm, policy in arms.items():
-            phase = f"{luck}/{arm}" if arm in STILL else f"{name}/{arm}"
-            results[arm] = rollout(policy, tasks, run, phase=phase, samples=samples, luck=luck, measuring=True)
-        odd = unlike([attempt for attempts in results.values() for attempt in attempts])
-        run.again(name, odd)
-    ids = {arm: [attempt.id for attempt in attempts] for arm, attempts in results.items()}
-    run.once(f"evaluation {name}", lambda: ids)
-    return results, [id for of_arm in ids.values() for id in of_arm]

@@ -16,7 +16,8 @@ from agentevolve.act.rollout import rollout
 from agentevolve.config import Comparison, Config, Setup
 from agentevolve.load import load_method, load_task_set, tasks_of
 from agentevolve.loop.compare import CONTROLS, check_comparison, own_controls
-from agentevolve.loop.evolve import STILL, base_policy, check
+from agentevolve.loop.evolve import base_policy, check
+from agentevolve.loop.judging import STILL
 from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Record, Task
@@ -66,6 +67,7 @@ def forecast_evolution(config: Config, folder: Path, *, quiet: bool = False) -> 
     per_round = [arm for arm in config.measured() if arm not in STILL]
     measured = config.val.tasks * config.val.samples * (config.rounds * len(per_round) + ("base" in config.arms))
     measured += 2 * config.test.tasks * config.test.samples
+    measured += 2 * config.rounds * len(config.gate.guards) * config.gate.guard_tasks  # one candidate passes, and its holder
     cost, _ = _probed(config, config.tasks, config.method, config.settings, folder / PROBES / config.method, quiet)
     free = config.val.tasks * config.val.samples * sum(arm in FREE for arm in config.arms)
     n = _train_tasks(config, config.tasks)

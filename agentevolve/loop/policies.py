@@ -1,4 +1,6 @@
-"""The weights that a run has learnt: from what, by what, what the gate said of them, and what was learnt on from them."""
+"""The policies of a run: the weights that it has learnt, from what and by what, what the gate said of them, what was learnt on
+from them; and which one is in place, also when somebody has taken an earlier one back.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,14 @@ from typing import Any
 
 from agentevolve.evaluate.stats import LEVEL
 from agentevolve.given import shown
-from agentevolve.local.adapter import INFO, AdapterInfo, adapters_of
+from agentevolve.local.adapter import INFO, AdapterInfo, adapters_of, read_adapter
+from agentevolve.local.likeness import Likeness, likeness
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Record
 from agentevolve.run.folder import Run, read_run, seeds
 
 GATE = "gate "
+BACK = "taken back "  # the facts that say which earlier policy somebody has put in place, after which round
 
 
 class Verdict(Record):
@@ -39,6 +43,21 @@ class Verdict(Record):
         """The difference in words."""
         points = f"{100 * self.mean:+.0f} points [{100 * self.low:+.0f}, {100 * self.high:+.0f}]"
         return f"{points} over {self.over}, {100 * self.level:.4g}% interval"
+
+
+class Unlike(Record):
+    """Two adapters beside each other: what of settings differs (both values), whose rows and attempts are in one alone, and how
+    like their changes to the weights are (none if they belong to different bases).
+    """
+
+    names: tuple[str, str]
+    base: tuple[str, str]
+    settings: dict[str, tuple[str, str]]
+    rows: tuple[int, int, int]
+    trajectories: tuple[tuple[str, ...], tuple[str, ...]]
+    loss_last: tuple[float, float]
+    verdicts: tuple[tuple[str, ...], tuple[str, ...]]
+    likeness: Likeness | None
 
 
 class Learnt(Record):
@@ -69,12 +88,91 @@ def learnt(place: Path) -> list[Learnt]:
     return [one for folder in folders for one in _learnt(read_run(folder), f"{folder.name}/" if folders != [place] else "")]
 
 
+def rounds_of(run: Run) -> int:
+    """How many rounds the gate has ended."""
+    return sum(name.startswith(GATE) for name in run.facts)
+
+
+def taken_back(run: Run, number: int) -> int | None:
+    """The round whose policy somebody has put back in place after round `number` (0: the base) last; None if nobody has."""
+    found = [fact["to"] for name, fact in run.facts.items() if name.startswith(f"{BACK}{number}/")]
+    return found[-1] if found else None
+
+
+def take_back(place: Path, to: int, why: str) -> list[str]:
+    """Let the policy that was in place after round `to` (0: the base) be in place from now on, in every run at `place`.
+
+    The journal keeps that, and `why`; nothing is lost. What it says, a line a run. Raises AgentevolveError when there is no such
+    round, or the next one has begun with the policy that is in place.
+    """
+    folders = seeds(place)
+    for folder in folders:
+        _check_back(read_run(folder), to)
+    return [_take_back(folder, to, why) for folder in folders]
+
+
+def _take_back(folder: Path, to: int, why: str) -> str:
+    run = Run(folder, quiet=True)
+    try:
+        _check_back(run, to)
+        last = rounds_of(run)
+        number = sum(name.startswith(f"{BACK}{last}/") for name in run.facts)
+        run.once(f"{BACK}{last}/{number}", lambda: {"to": to, "why": why})
+    finally:
+        run.close()
+    return f"{folder}: {back_said(last, to, why)}"
+
+
+def back_said(after: int, to: int, why: str) -> str:
+    """One line on a policy that was taken back after a round."""
+    what = f"what was in place after round {to}" if to else "the base"
+    return f"taken back after round {after}: {what} is in place" + (f" ({why})" if why else "")
+
+
+def _check_back(run: Run, to: int) -> None:
+    done = rounds_of(run)
+    if not 0 <= to < done:
+        known = f"0 (the base) to {done - 1}" if done else "none, no round has ended"
+        raise AgentevolveError(f"{run.folder}: no earlier round {to}; known: {known}")
+    begun = f"{done + 1}/"
+    if any(one.phase.startswith(begun) for one in run.attempts().values()):
+        raise AgentevolveError(
+            f"{run.folder}: round {done + 1} has begun with the policy in place after round {done}; end it first, with --resume"
+        )
+
+
 def adapter_named(place: Path, name: str) -> Learnt:
     """The adapter of that name. Raises AgentevolveError, with the known ones, where there is none."""
     found = {one.name: one for one in learnt(place)}
     if name not in found:
         raise AgentevolveError(f"{place}: no adapter {shown(name)}; known: {', '.join(found) or 'none, nothing was trained'}")
     return found[name]
+
+
+def unlike(one: Learnt, other: Learnt) -> Unlike:
+    """In what two adapters differ; `rows` are those of the first alone, of both, of the second alone."""
+    mine, theirs = read_adapter(Path(one.path)), read_adapter(Path(other.path))
+    first, second = set(mine.examples), set(theirs.examples)
+    told, others = mine.settings.model_dump(), theirs.settings.model_dump()
+    return Unlike(
+        names=(one.name, other.name),
+        base=(mine.base, theirs.base),
+        settings={name: (str(told[name]), str(others[name])) for name in told if told[name] != others[name]},
+        rows=(len(first - second), len(first & second), len(second - first)),
+        trajectories=(_without(one, other), _without(other, one)),
+        loss_last=(mine.loss_last, theirs.loss_last),
+        verdicts=(_said(one), _said(other)),
+        likeness=likeness(Path(one.path), Path(other.path)) if mine.base == theirs.base else None,
+    )
+
+
+def _said(one: Learnt) -> tuple[str, ...]:
+    return tuple(verdict.said for verdict in one.verdicts)
+
+
+def _without(one: Learnt, other: Learnt) -> tuple[str, ...]:
+    gone = set(other.trajectories)
+    return tuple(id for id in one.trajectories if id not in gone)
 
 
 def _learnt(run: Run, seed: str) -> Iterator[Learnt]:
@@ -87,7 +185,7 @@ def _learnt(run: Run, seed: str) -> Iterator[Learnt]:
             identity=info.identity,
             base=info.base,
             start=info.start,
-            objective="merge" if info.parts else info.settings.objective,
+            objective="brought" if info.brought else "merge" if info.parts else info.settings.objective,
             rows=len(info.examples),
             trajectories=info.sources,
             tokens=info.tokens,

@@ -308,12 +308,17 @@ class Run:
 
 def seeds(place: Path) -> list[Path]:
     """The folders of the runs at `place`: itself, or one for each seed. Raises AgentevolveError if there is none."""
-    if (place / JOURNAL).is_file():
-        return [place]
-    found = sorted(folder for folder in place.glob("seed-*") if (folder / JOURNAL).is_file())
+    found = started(place)
     if not found:
         raise AgentevolveError(f"{place}: not a run: there is no {JOURNAL} in it")
     return found
+
+
+def started(place: Path) -> list[Path]:
+    """As `seeds`; none if none of them was begun."""
+    if (place / JOURNAL).is_file():
+        return [place]
+    return sorted(folder for folder in place.glob("seed-*") if (folder / JOURNAL).is_file())
 
 
 def read_run(folder: Path) -> Run:

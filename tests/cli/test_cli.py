@@ -215,7 +215,7 @@ def test_evolve_draws_its_picture_and_a_run_of_one_policy_is_not_mixed_into_it(a
     assert "oracle" in out and err.splitlines()[-1] == "picture: r/report.png"
     assert (tmp_path / "r" / "report.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert "holds a run already" in refused(ask, tmp_path, "evolve", "evolve.yaml", "--out", "r")
-    other = refused(ask, tmp_path, "evolve", "evolve.yaml", "rounds=2", "--out", "r", "--resume")
+    other = refused(ask, tmp_path, "evolve", "evolve.yaml", "temperature=0.2", "--out", "r", "--resume")
     assert "was made with other settings" in other
     assert "holds a run of another policy" in refused(ask, tmp_path, "run", "corridor.yaml", "--out", "r", "--model", "random")
 

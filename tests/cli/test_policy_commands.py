@@ -1,11 +1,13 @@
 """What a run has learnt in weights is listed with its lineage and verdicts, and can be taken to other tools."""
 
 import json
+import shutil
 
 import kin
 import pytest
 import tiny
 import torch
+from safetensors.torch import load_file, save_file
 from worlds import make_tasks
 
 from agentevolve.act.rollout import rollout
@@ -37,7 +39,8 @@ def learnt(tmp_path_factory):
     for number, path, passed in ((1, first, False), (2, second, True)):
         ids = {}
         for arm in ("base", "distilled"):
-            made = rollout(Policy(model="oracle"), make_tasks(2, split="val"), run, phase=f"{number}/{arm}", measuring=True)
+            phase, tasks = f"{number}/{arm}", make_tasks(2, split="val")
+            made = rollout(Policy(model="oracle"), tasks, run, phase=phase, luck=str(number), measuring=True)
             stamp = made[0].policy.model_copy(update={"adapter": path.name})
             for one in made if arm == "distilled" else []:
                 run.add(one.model_copy(update={"id": f"{one.id}/{path.name}", "policy": stamp}))
@@ -121,6 +124,111 @@ def test_what_is_exported_answers_alike_in_peft_transformers_and_llama_cpp(learn
         and "round 2, distilled: promoted (+50 points [+10, +80] over base, 95% interval)" in said
     )
     assert sorted(path.name for path in (tmp_path / "peft").iterdir()) == ["README.md", adapter.CONFIG, adapter.WEIGHTS]
+
+
+def test_two_adapters_are_shown_beside_each_other(learnt, asked):
+    run, _ = learnt
+    found = json.loads(asked("diff", run, "round-1", "round-2", "--json")[1])
+    assert (found["names"], found["settings"], found["rows"]) == (["round-1", "round-2"], {}, [0, 1, 0])
+    changes = []
+    for name in ("round-1", "round-2"):
+        tensors = load_file(run / "adapters" / name / adapter.WEIGHTS)
+        layers = {key.replace(".lora_A.", ".lora_{}.") for key in tensors if ".lora_A." in key}
+        change = [2 * 16 / 4 * tensors[layer.format("B")] @ tensors[layer.format("A")] for layer in sorted(layers)]
+        changes.append(torch.cat([one.flatten() for one in change]).double())
+    one, other = changes
+    like = found["likeness"]
+    assert like["size"] == pytest.approx(one.norm().item(), rel=1e-5)
+    assert like["apart"] == pytest.approx((one - other).norm().item(), rel=1e-3)
+    assert like["cosine"] == pytest.approx(torch.cosine_similarity(one, other, 0).item(), rel=1e-5)
+    assert 0.2 < like["cosine"] < 0.999
+    code, out, _ = asked("diff", run, "round-1", "soup")
+    assert code == 0 and "size of the change" in out and "distilled: not promoted" in " ".join(out.split())
+
+
+def test_an_earlier_policy_is_put_back_and_the_report_says_so(learnt, asked, ask, tmp_path):
+    run = shutil.copytree(learnt[0], tmp_path / "run")
+    code, out, err = asked("rollback", run, "0", "--why", "it shouts")
+    assert (code, out, err) == (0, f"{run}: taken back after round 2: the base is in place (it shouts)\n", "")
+    said = ask("report", run)
+    assert "policy, taken back after round 2: the base is in place (it shouts)" in said[1], said
+    code, _, err = asked("rollback", run, "2")
+    assert code == 2 and err == f"error: {run}: no earlier round 2; known: 0 (the base) to 1\n"
+
+
+def test_what_others_trained_is_taken_in_and_answers_alike(learnt, asked, tmp_path, ids):
+    """Out to PEFT's form, changed there as another tool would write it, and in again."""
+    run, base = learnt
+    asked("export", run, "round-2", "--out", tmp_path / "peft")
+    config = json.loads((tmp_path / "peft" / adapter.CONFIG).read_text())
+    kept = {key: config[key] for key in ("peft_type", "r", "lora_alpha", "target_modules")}
+    (tmp_path / "peft" / adapter.CONFIG).write_text(json.dumps(kept | {"base_model_name_or_path": "org/model"}))
+    code, out, err = asked("import", tmp_path / "peft", "--out", tmp_path / "in", "--model", f"local/{base}")
+    assert (code, err) == (0, "") and f"--adapter {tmp_path / 'in'}" in out
+    ours, theirs = adapter.read_adapter(run / "adapters" / "round-2"), adapter.read_adapter(tmp_path / "in")
+    assert theirs.brought and theirs.identity == ours.identity and theirs.files[adapter.GGUF] == ours.files[adapter.GGUF]
+    assert (theirs.base, theirs.examples, theirs.settings.rank) == (ours.base, (), 4)
+    assert [probe.within for probe in theirs.canary] == [pytest.approx(probe.within, abs=2e-3) for probe in ours.canary]
+    code, _, err = asked("import", tmp_path / "peft", "--out", tmp_path / "in", "--model", f"local/{base}")
+    assert code == 2 and "exists already" in err
+
+
+def broken(folder, what):
+    """Break a LoRA folder of PEFT."""
+    config = json.loads((folder / adapter.CONFIG).read_text())
+    weights = load_file(folder / adapter.WEIGHTS)
+    name = next(iter(weights))
+    changed = {
+        "another base": {"base_model_name_or_path": "0" * 64},
+        "DoRA": {"use_dora": True},
+        "no rank": {"r": None},
+        "another rank": {"r": 3},
+    }
+    if what in changed:
+        (folder / adapter.CONFIG).write_text(json.dumps(config | changed[what]))
+    elif what == "no config":
+        (folder / adapter.CONFIG).unlink()
+    elif what == "a list":
+        (folder / adapter.CONFIG).write_text("[]")
+    elif what == "a pickle":
+        (folder / adapter.WEIGHTS).rename(folder / "adapter_model.bin")
+    elif what == "torn":
+        (folder / adapter.WEIGHTS).write_bytes((folder / adapter.WEIGHTS).read_bytes()[:100])
+    elif what == "half a pair":
+        save_file({key: value for key, value in weights.items() if key != name}, folder / adapter.WEIGHTS)
+    elif what == "another layer":
+        save_file({key.replace("layers.0.", "layers.9."): value for key, value in weights.items()}, folder / adapter.WEIGHTS)
+    elif what == "another size":
+        wide = {key: torch.zeros(4, 7) if ".lora_A." in key else value for key, value in weights.items()}
+        save_file(wide, folder / adapter.WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        ("another base", "was trained on " + "0" * 64),
+        ("DoRA", "adapter_config.json: use_dora is True; known: False, None"),
+        ("no rank", "adapter_config.json: rank: "),
+        ("another rank", "is not one of a LoRA pair of rank 3"),
+        ("no config", "not a LoRA folder of PEFT: adapter_config.json is missing"),
+        ("a list", "a list, not a mapping"),
+        ("a pickle", "adapter_model.safetensors is missing; weights are read as safetensors alone"),
+        ("torn", "adapter_model.safetensors: not readable"),
+        ("half a pair", "is not one of a LoRA pair of rank 4"),
+        (
+            "another layer",
+            "adapter_model.safetensors: base_model.model.model.layers.9.mlp.down_proj.lora_A.weight is no layer of",
+        ),
+        ("another size", "its layers are not those of"),
+    ],
+)
+def test_what_cannot_be_taken_in_is_one_line_and_nothing_is_written(learnt, asked, tmp_path, what, why):
+    run, base = learnt
+    asked("export", run, "round-1", "--out", tmp_path / "peft")
+    broken(tmp_path / "peft", what)
+    code, out, err = asked("import", tmp_path / "peft", "--out", tmp_path / "in", "--model", f"local/{base}")
+    assert (code, out) == (2, "") and why in err and err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["peft"]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from agentevolve.evaluate import holm, paired, pass_at, pooled, pooled_report, report, sign_flip, wilson
-from agentevolve.evaluate.gate import gate
+from agentevolve.evaluate.gate import forgets, gate, looks, settled
+from agentevolve.evaluate.habits import alarms, habits
 from agentevolve.evaluate.stats import LOST_SHARE, difference_interval, judged, success_interval, tango
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import PolicyStamp, Task, Trajectory, Turn, Usage, lost_reason
@@ -342,6 +343,97 @@ def test_the_gates_intervals_are_corrected_for_the_candidates():
     assert two["differences"]["a"]["low"] <= 0 < one["differences"]["a"]["low"]
     assert two["differences"]["a"] == paired(base, better, two["level"]).model_dump()
     assert gate("base", base, {}, "interval", 0.0)["promoted"] is None
+
+
+def test_the_chance_of_error_is_spent_over_the_looks_and_most_of_it_at_the_end():
+    assert looks(40, 1) == [(40, pytest.approx(0.05))]
+    found = looks(100, 4)
+    assert [tasks for tasks, _ in found] == [25, 50, 75, 100]
+    assert [error for _, error in found] == pytest.approx([8.86e-5, 0.00549, 0.01804, 0.02638], rel=2e-3)  # O'Brien-Fleming
+    assert sum(error for _, error in found) == pytest.approx(0.05)
+    assert [tasks for tasks, _ in looks(3, 5)] == [1, 2, 3]
+
+
+def sequential(base, after, times: int) -> tuple[bool, int]:
+    """Whether the gate promotes `after` over `base` (solved or not, by task) with so many looks, and after how many tasks."""
+    for tasks, error in looks(len(base), times):
+        verdict = gate("base", arm(base[:tasks]), {"a": arm(after[:tasks])}, "interval", 0.0, error)
+        if settled(verdict):
+            break
+    return verdict["promoted"] == "a", tasks
+
+
+def simulated(share: float, later: float, times: int, trials: int, tasks: int = 100) -> tuple[float, float]:
+    """How often what solves `later` of the tasks is promoted over what solves `share`, and after how many tasks, a mean."""
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(trials):
+        difficulty = rng.normal(size=tasks)
+        solved = [(rng.random(tasks) < chances(one, difficulty)).astype(float).tolist() for one in (share, later)]
+        found.append(sequential(*solved, times))
+    return float(np.mean([won for won, _ in found])), float(np.mean([many for _, many in found]))
+
+
+@pytest.mark.parametrize("times", [4, 10])
+def test_looking_early_promotes_what_is_no_better_no_more_often(times):
+    """At most 2.5%, and three standard errors of the simulation."""
+    trials = 400
+    wrong, _ = simulated(0.4, 0.4, times, trials)
+    assert wrong <= 0.025 + 3 * (0.025 * 0.975 / trials) ** 0.5
+
+
+def test_a_clear_winner_or_loser_ends_the_measurement_early():
+    won, many = simulated(0.2, 0.8, 4, 100)
+    assert won > 0.98 and many < 60
+    won, many = simulated(0.8, 0.2, 4, 100)
+    assert won == 0 and many < 60
+    assert simulated(0.4, 0.6, 4, 100)[0] > simulated(0.4, 0.6, 1, 100)[0] - 0.1  # looking costs little power
+
+
+def test_nothing_is_settled_while_no_candidate_is_measured():
+    assert not settled(gate("base", arm([0, 1]), {}, "interval", 0.0))
+
+
+def test_a_switched_off_gate_promotes_the_best_candidate_whatever_it_is():
+    base, worse, worst = arm([1, 1, 1, 1]), arm([1, 1, 0, 0]), arm([0, 0, 0, 0])
+    assert gate("base", base, {"worst": worst, "worse": worse}, "none", 0.0)["passed"] == ["worse", "worst"]
+    lost_all = arm_of("xxxx")
+    assert gate("base", base, {"a": lost_all}, "none", 0.0)["promoted"] is None
+
+
+@pytest.mark.parametrize(
+    ("after", "rule", "tolerance", "worse"),
+    [
+        ([1] * 40, "interval", 0.1, False),
+        ([1] * 30 + [0] * 10, "interval", 0.1, True),
+        ([1] * 38 + [0] * 2, "interval", 0.1, True),  # it may be: nothing proves that it is not
+        ([1] * 38 + [0] * 2, "mean", 0.1, False),
+        ([0] * 40, "none", 0.0, False),
+    ],
+)
+def test_forgetting_is_what_may_be_worse_by_more_than_the_tolerance(after, rule, tolerance, worse):
+    assert forgets(arm([1] * 40), arm(after), rule, tolerance)[1] is worse
+
+
+def acting(*actions: str, tokens: int = 2, admitted=("north", "south", "take")) -> Trajectory:
+    turns = [
+        Turn(action=action, observation="", actions=admitted, usage=Usage(calls=1, completion_tokens=tokens))
+        for action in actions
+    ]
+    return attempt("t", 1.0).model_copy(update={"actions": admitted, "turns": tuple(turns)})
+
+
+def test_what_has_narrowed_down_to_nothing_raises_alarms():
+    lively = habits([acting("north", "south"), acting("take", "north"), lost("t")])
+    assert lively.model_dump() == {"different": 3, "inadmissible": 0.0, "tokens": 2.0}
+    assert alarms(lively, lively) == []
+    many = habits([acting(*(f"go {n}" for n in range(8)), admitted=())])
+    assert (many.different, many.inadmissible) == (8, 0.0)  # where nothing is listed everything is admitted
+    stuck = habits([acting("north", "north"), acting("north")])
+    assert alarms(many, stuck) == ["1 different actions, before 8"]
+    odd = habits([acting("north", "fly", tokens=9)])
+    assert alarms(lively, odd) == ["50% of its actions are not admitted, before 0%", "9 tokens an action, before 2"]
+    assert habits([]).different == 0 and alarms(habits([]), habits([])) == []
 
 
 def test_a_report_with_a_baseline_and_over_seeds():

@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-from worlds import gist, learner, make_tasks, new_run, task_file, use_model
+from worlds import gist, learner, make_tasks, new_run, task_file, use_model, walker
 
 from agentevolve.config import Config
 from agentevolve.loop.evolve import check, check_method, evolve, evolve_one, held_out
+from agentevolve.loop.policies import take_back, taken_back
 from agentevolve.memory import HashEmbedder, open_memory, read_entries, read_ledger
 from agentevolve.memory.index import Index, collection_name
 from agentevolve.models.stand_ins import ScriptedModel
@@ -119,6 +120,128 @@ def test_the_gate_rolls_back_what_is_not_better(tmp_path):
     assert policy == Policy(model="random")
 
 
+def attic(messages, choices) -> str:
+    """Learns to walk in corridors from what it recalls, and forgets by that how to walk in attics."""
+    if "Attic" not in messages[-1].content:
+        return learner(messages, choices)
+    return "wait" if learner(messages, choices) != "wait" else walker(messages, choices)
+
+
+def guarding(tmp_path, **gate) -> Config:
+    guard = task_file(tmp_path, "attic", length=2, name="Attic")
+    rule = {"guards": [str(guard)], "guard_tasks": 8, "rule": "mean"} | gate
+    return made(task_file(tmp_path, length=2), test={"tasks": 0}, gate=rule)
+
+
+@pytest.mark.parametrize(("script", "promoted", "change"), [(attic, None, -1.0), (learner, "memory", 1.0)])
+def test_what_forgets_another_task_set_is_not_promoted(tmp_path, script, promoted, change):
+    config = guarding(tmp_path)
+    check(config)
+    run = scripted(new_run(tmp_path / "run"), script)
+    policy = evolve_one(config, run)
+    run.close()
+    fact = run.facts["gate 1/val"]
+    assert (fact["promoted"], fact["differences"]["memory"]["mean"]) == (promoted, 1.0)
+    found = fact["guards"]["memory"]["attic"]
+    assert (found["mean"], found["n"], found["forgets"]) == (change, 8, promoted is None)
+    assert bool(policy.memory) is (promoted is not None)
+    phases = {one.phase for one in run.trajectories.values() if one.task.data.get("name") == "Attic"}
+    assert phases == {"val/guard/attic/base", "1/val/guard/attic/memory"}
+    assert run.costs()["evaluate"] != run.costs()["acquire"]
+    assert not [one for one in run.acquired() if one.task.data.get("name") == "Attic"]
+
+
+def test_a_guard_that_is_not_there_is_named_before_anything_is_spent(tmp_path):
+    with pytest.raises(AgentevolveError, match="unknown task set 'attics'"):
+        check(made(task_file(tmp_path), gate={"guards": ["attics"]}))
+
+
+@pytest.mark.parametrize(
+    ("gate", "why"),
+    [
+        ({"looks": 3, "rule": "mean"}, "only the rule interval can end a measurement early"),
+        ({"guards": ["coin", "a/coin.yaml"]}, "two of them have the same name"),
+        ({"looks": 0}, "greater than or equal to 1"),
+        ({"tolerance": -0.1}, "greater than or equal to 0"),
+    ],
+)
+def test_gates_that_cannot_be_are_named(tmp_path, gate, why):
+    with pytest.raises(ValueError, match=why):
+        made(task_file(tmp_path), gate=gate)
+
+
+def test_a_clear_winner_ends_the_measurement_early_and_the_next_round_may_need_more(tmp_path):
+    config = made(task_file(tmp_path, length=2), rounds=2, val={"tasks": 40}, test={"tasks": 0}, gate={"looks": 4})
+    run = scripted(new_run(tmp_path / "run"), learner)
+    evolve_one(config, run)
+    facts = dict(run.facts)
+    run.close()
+    first, second = facts["gate 1/val"], facts["gate 2/val"]
+    assert (first["promoted"], first["tasks"], first["of"]) == ("memory", 20, 40)  # 10 are not enough so early
+    assert (second["promoted"], second["tasks"]) == (None, 40)
+    assert [len(facts[f"evaluation {number}/val"]["base"]) for number in (1, 2)] == [20, 40]
+    again = scripted(new_run(tmp_path / "run"), learner)
+    evolve_one(config, again)
+    again.close()
+    assert dict(again.facts) == facts
+
+
+def test_an_earlier_policy_can_be_put_back_and_further_rounds_go_on_from_it(tmp_path):
+    config = made(task_file(tmp_path, length=2), test={"tasks": 0})
+    run = scripted(new_run(tmp_path / "run"), learner)
+    assert evolve_one(config, run).memory
+    run.close()
+    assert take_back(tmp_path / "run", 0, "it shouts") == [
+        f"{tmp_path / 'run'}: taken back after round 1: the base is in place (it shouts)"
+    ]
+    again = scripted(new_run(tmp_path / "run"), learner)
+    policy = evolve_one(config.model_copy(update={"rounds": 2}), again)
+    again.close()
+    assert {one.policy.memory for one in again.trajectories.values() if one.phase == "2/acquire"} == {None}
+    assert again.facts["gate 2/val"]["holder"] == "base" and policy.as_of == 2
+    with pytest.raises(AgentevolveError, match=r"no earlier round 2; known: 0 \(the base\) to 1"):
+        take_back(tmp_path / "run", 2, "")
+    take_back(tmp_path / "run", 0, "")
+    take_back(tmp_path / "run", 1, "")
+    last = read_run(tmp_path / "run")
+    assert taken_back(last, 2) == 1 and taken_back(last, 1) == 0
+
+
+def test_nothing_is_put_back_under_a_round_that_has_begun(tmp_path):
+    run = scripted(new_run(tmp_path / "run"), learner)
+    config = made(task_file(tmp_path, length=2), test={"tasks": 0})
+    run.once("begun", lambda: True)
+    with pytest.raises(AgentevolveError, match="no earlier round 0; known: none, no round has ended"):
+        take_back_of(run)
+    run = scripted(new_run(tmp_path / "run"), learner)
+    evolve_one(config, run)
+    run.round = 2
+    run.add(next(iter(run.trajectories.values())).model_copy(update={"id": "2/acquire/x", "phase": "2/acquire"}))
+    with pytest.raises(AgentevolveError, match="round 2 has begun with the policy in place after round 1"):
+        take_back_of(run)
+
+
+def take_back_of(run: Run) -> None:
+    run.close()
+    take_back(run.folder, 0, "")
+
+
+def test_a_run_goes_on_for_more_rounds_unless_its_test_was_measured(tmp_path):
+    config = made(task_file(tmp_path, length=2), arms=["base"], val={"tasks": 2}, test={"tasks": 0})
+    evolve(config, tmp_path / "run", quiet=True)
+    more = config.model_copy(update={"rounds": 2})
+    (run,) = evolve(more, tmp_path / "run", resume=True, quiet=True)
+    assert {one.phase for one in run.trajectories.values()} == {"1/acquire", "val/base", "2/acquire"}
+    with pytest.raises(AgentevolveError, match=r"was made with other settings \(rounds\)"):
+        evolve(config, tmp_path / "run", resume=True, quiet=True)
+    tested = made(task_file(tmp_path, length=2), arms=["base"], val={"tasks": 2}, test={"tasks": 2}, seeds=[0, 1])
+    evolve(tested, tmp_path / "tested", quiet=True)
+    before = (tmp_path / "tested" / "config.yaml").read_text()
+    with pytest.raises(AgentevolveError, match="rounds: test was measured after round 1, and is touched once, at the end"):
+        evolve(tested.model_copy(update={"rounds": 2}), tmp_path / "tested", resume=True, quiet=True)
+    assert (tmp_path / "tested" / "config.yaml").read_text() == before
+
+
 def test_the_test_split_is_measured_once_and_last(tmp_path):
     run = scripted(new_run(tmp_path / "run"), learner)
     evolve_one(made(task_file(tmp_path, length=2), rounds=2), run)
@@ -175,7 +298,7 @@ def test_a_run_is_neither_overwritten_nor_mixed_with_another(tmp_path):
     config = made(task_file(tmp_path, length=2), arms=["base"], val={"tasks": 1}, test={"tasks": 0})
     evolve(config, tmp_path / "run", quiet=True)
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    other = config.model_copy(update={"rounds": 2})
+    other = config.model_copy(update={"temperature": 0.5})
     for settings, resume, said in ((config, False, "holds a run already"), (other, True, "was made with other settings")):
         with pytest.raises(AgentevolveError, match=said):
             evolve(settings, tmp_path / "run", resume=resume, quiet=True)
