@@ -20,6 +20,7 @@ from agentevolve.local.rows import render
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Example, Message
 
+Ask = Callable[[Sequence[int], Sequence[int], float], Mapping[int, float]]  # prompt, tokens, scale
 PLACES, TOKENS = 3, 10  # places that are looked at, and the likeliest tokens at each, before and after
 SILENT = 0.4  # nats a token: less says nothing about the weights
 OFF, NOISE = 0.3, 0.25  # by which share of what was learnt, and by how many nats a token more, the served change may be off
@@ -75,17 +76,17 @@ def probes(model: Any, tokenizer: Any) -> tuple[Probe, ...]:
     return tuple(found)
 
 
-def check(known: Sequence[Probe], ask: Callable[[Sequence[int], float], Mapping[int, float]], adapter: object) -> None:
+def check(known: Sequence[Probe], ask: Ask, adapter: object) -> None:
     """Raise AgentevolveError, naming the adapter, if a server changes what is said otherwise than the adapter did in training.
 
-    `ask` gives the log-probabilities of the likeliest tokens after a prompt, with the served adapter at a scale.
+    `ask` gives the log-probabilities of tokens after a prompt, with the served adapter at a scale; of unlikely ones it need not.
     """
     learnt: list[float] = []
     served: list[float] = []
     if not known:
         return
     for probe in known:
-        without, within = ask(probe.prompt, 0.0), ask(probe.prompt, 1.0)
+        without, within = (ask(probe.prompt, probe.tokens, scale) for scale in (0.0, 1.0))
         learnt += probe.change
         served += [_floored(within.get(token, FLOOR)) - _floored(without.get(token, FLOOR)) for token in probe.tokens]
     each = math.sqrt(len(learnt))

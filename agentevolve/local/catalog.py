@@ -5,16 +5,18 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import shutil
 import threading
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from agentevolve import wheels
+from agentevolve.given import shown
 from agentevolve.local import files
 from agentevolve.local.families import model_type
 from agentevolve.local.quiet import quiet
@@ -22,6 +24,7 @@ from agentevolve.local.room import check_room, size
 from agentevolve.protocols import AgentevolveError
 
 SLOW = {"F32", "F16", "BF16", "Q4_1", "Q5_0", "Q5_1"}  # prefilled slower than Q8_0 on a CPU
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _READING = threading.Lock()
 REQUANTIZE_BELOW = 10**9  # bytes; a larger file is served as it is
 
@@ -149,15 +152,50 @@ def resolve(name_or_path: str) -> LocalModel:
     return LocalModel(name_or_path, source.path, None, source.sha256)
 
 
+def resolve_weights(name: str) -> LocalModel:
+    """The transformers folder at that path, or of that id on the hub (`org/name`), fetched into its own cache when not there.
+
+    Raises AgentevolveError for a folder that is none, or an id that neither is in the cache nor can be fetched.
+    """
+    if Path(name).expanduser().exists():
+        found = _at(name)
+        if found.folder is None:
+            raise AgentevolveError(f"{name}: a transformers folder is wanted here, with its weights as *.safetensors")
+        return found
+    if not HUB_ID.fullmatch(name):
+        raise AgentevolveError(
+            f"unknown weights {shown(name)}; known: the path of a transformers folder, or an id on the hub (org/name)"
+        )
+    return replace(_at(str(_snapshot(name))), name=name)
+
+
+def _snapshot(name: str) -> Path:
+    """The folder of that id in the hub's cache."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import ENDPOINT
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    wanted = ["*.safetensors", "*.json", "*.model", "*.jinja", "*.txt"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted, local_files_only=True))
+    except LocalEntryNotFoundError:
+        pass
+    if not _hub_answers():
+        raise AgentevolveError(
+            f"{name}: not on this machine, and the hub ({ENDPOINT}) cannot be reached; the path of a folder always works"
+        )
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise AgentevolveError(f"{name}: cannot be fetched from the hub: {' '.join(str(error).split())[:200]}") from None
+
+
 def serving_gguf(model: LocalModel) -> Path:
     """The GGUF file to serve: a Q8_0 copy, made once, where the model's own format is slow on a CPU.
 
-    Raises AgentevolveError for a transformers folder without a GGUF file.
+    `model` has a GGUF file.
     """
-    if model.gguf is None:
-        raise AgentevolveError(
-            f"{model.folder}: a transformers folder can be trained, but is served only with a .gguf file in it"
-        )
+    assert model.gguf is not None
     copy = cache() / f"{model.gguf.stem}-{wheels.digest(model.gguf)[:12]}.Q8_0.gguf"
     if copy.is_file():
         return copy

@@ -20,7 +20,8 @@ from agentevolve.loop.judging import IN_PLACE, judged, measured, record
 from agentevolve.loop.policies import taken_back
 from agentevolve.memory.embed import check_price, load_embedder
 from agentevolve.memory.folder import about, memory_folder
-from agentevolve.models.lite import open_model
+from agentevolve.models.engines import vllm
+from agentevolve.models.lite import VLLM, here, open_model
 from agentevolve.policy import Policy, Recall
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Task
@@ -98,12 +99,19 @@ def check(config: Config) -> None:
     check_price(load_embedder(config.embedder), config.max_usd)
     check_model(config, config.max_usd)
     check_method(config.method, config.settings, config.model)
+    check_server(config)
 
 
 def check_model(config: Setup, max_usd: float | None) -> None:
     """Raise AgentevolveError for a model that is not there, or a limit in dollars on one whose price nobody knows."""
     if config.model != ORACLE:
         open_model(config.model, api_base=config.api_base, budget=Budget(max_usd=max_usd), prices=config.prices).close()
+
+
+def check_server(config: Config) -> None:
+    """Raise AgentevolveError for a vLLM server of the user's that loads no adapters, if adapters are what is learnt."""
+    if config.api_base and config.model.startswith(VLLM) and trains(config.method, config.settings):
+        vllm.check_loads(config.api_base)
 
 
 def check_method(name: str, settings: Mapping[str, Any], model: str) -> None:
@@ -115,17 +123,24 @@ def check_method(name: str, settings: Mapping[str, Any], model: str) -> None:
         if "feeds" in signature(load_method(feeds, {})).parameters:
             raise AgentevolveError(f"the method {name!r} cannot feed {feeds!r}, which feeds another itself")
         check_method(feeds, asked.get("feeding") or {}, model)
-    trains = any(isinstance(value, LoraSettings) for value in asked.values()) and 0 not in (asked.get("rows"), asked.get("every"))
-    if trains and not model.startswith("local/"):
+    learns = trains(name, settings)
+    if learns and not here(model):
         how = ": settings.rows=0 leaves the weights as they are" if "rows" in asked else ""
         raise AgentevolveError(f"the method {name!r} fine-tunes, but {model!r} is not a local model{how}")
-    if trains:
+    if learns:
         check_trainable(local_base(model))
     if asked.get("reflections") and model in ("random", ORACLE):
         raise AgentevolveError(
             f"{name} asks for {asked['reflections']} reflections, but {model!r} writes no text: "
             "settings.reflections=0 asks for none"
         )
+
+
+def trains(name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether the method fine-tunes, with these settings."""
+    asked = {one: parameter.default for one, parameter in signature(load_method(name, settings)).parameters.items()}
+    learns = any(isinstance(value, LoraSettings) for value in asked.values())
+    return learns and 0 not in (asked.get("rows"), asked.get("every"))
 
 
 def evolve_one(config: Config, run: Run) -> Policy:

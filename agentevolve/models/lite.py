@@ -20,7 +20,7 @@ from agentevolve.local.canary import check
 from agentevolve.local.rows import alternating, clean, cleaned, without_system
 from agentevolve.models.backend import completion, info, litellm, missing_keys, within
 from agentevolve.models.choices import schema as choices_schema
-from agentevolve.models.engines import llama_cpp as engine
+from agentevolve.models.engines import Engine
 from agentevolve.models.manner import Manner, overflows
 from agentevolve.models.reading import FAILURES, Read, read_reply
 from agentevolve.models.stand_ins import Choices, Messages, RandomModel
@@ -39,6 +39,7 @@ UNUSABLE = 3  # tries of a call whose answers are paid for and cannot be used
 STRIKES = 8  # calls in a row that came to nothing: the backend is away, and every further attempt would be lost
 MOST = 24  # tries of one call, whatever they are for
 DEMANDING = ("deepseek/", "moonshot/")  # they want the thinking before a tool call sent back
+LOCAL, VLLM = "local/", "vllm/"
 EXAMPLES = "local/smollm2-135m, openai/gpt-5-mini, anthropic/claude-haiku-4-5, ollama_chat/llama3.2, hosted_vllm/<model>, random"
 
 
@@ -75,7 +76,7 @@ class LiteModel:
         name: str,
         *,
         api_base: str | None = None,
-        start: Callable[[], engine.Engine] | None = None,
+        start: Callable[[], Engine] | None = None,
         special: Callable[[], Collection[str]] = tuple,
         budget: Budget | None = None,
         options: ModelOptions | None = None,
@@ -85,7 +86,7 @@ class LiteModel:
         self.name = name
         self._api_base, self._start, self._special, self._price = api_base, start, special, price
         self._budget, self._options, self._manner = budget or Budget(), options or ModelOptions(), manner or Manner()
-        self._engine: engine.Engine | None = None
+        self._engine: Engine | None = None
         self._lock, self._thread, self._threads = threading.Lock(), threading.local(), itertools.count()
         self._strikes, self._answers = 0, 0
 
@@ -183,7 +184,7 @@ class LiteModel:
             return {"model": self.name} | self._own_server()
         with self._lock:
             self._engine = self._engine or self._start()
-            return {"model": "openai/local", "api_base": self._engine.url, "api_key": self._engine.key}
+            return self._engine.route
 
     def _own_server(self) -> dict[str, Any]:
         """A server of one's own often wants no key, but LiteLLM insists on one."""
@@ -199,22 +200,18 @@ class LiteModel:
             return "tools", {"tools": list(tools), "parallel_tool_calls": False, "_skip_mcp_handler": True}
         form = choices_schema(choices) if choices else tools_schema(tools) if tools else None
         if self._engine:
-            slot = {"id_slot": self._slot(self._engine), "lora": self._engine.scales}
-            if choices:
-                return "grammar", {"extra_body": slot | {"grammar": engine.grammar(choices)}}
-            shape = {"response_format": form} if form else {}
-            return next(iter(shape), "free text"), {"extra_body": slot} | shape
+            return self._engine.held(choices, form, self._slot())
         if choices and self.name.startswith("hosted_vllm/"):
             return "structured_outputs", {"extra_body": {"structured_outputs": {"choice": list(choices)}}}
         if form and (self._api_base or litellm().supports_response_schema(self.name)):
             return "response_format", {"response_format": form}
         return "free text", {}
 
-    def _slot(self, engine: engine.Engine) -> int:
+    def _slot(self) -> int:
         """One slot a thread, so that a growing conversation finds its own prompt cache."""
         if not hasattr(self._thread, "number"):
             self._thread.number = next(self._threads)
-        return int(self._thread.number) % engine.slots
+        return int(self._thread.number)
 
     def _once(self, request: dict[str, Any], choices: Choices, tools: Sequence[Tool]) -> tuple[Read, Usage]:
         """One try: the answer as it is read, and what it cost. Raises _Failed."""
@@ -305,18 +302,23 @@ def open_model(
 ) -> Model:
     """The model called `name`: `local/<name or path>`, `random` or LiteLLM's `provider/model`.
 
-    `adapter` is a GGUF LoRA file for a local model; `slots` and `threads` are the local engine's. `prices` are by model name.
+    `vllm/<folder or id on the hub>` is a vLLM server that has these weights: the one at `api_base`, or a child of this process.
+    `adapter` is a GGUF LoRA file for either, in an adapter's folder but for a GGUF model; `slots` and `threads` are the local
+    engine's. `prices` are by model name.
     Raises AgentevolveError, before anything starts, for an unknown name, an adapter that has nothing to be put on, or a limit in
     dollars where no price is known.
     """
-    if adapter and not name.startswith("local/"):
-        raise AgentevolveError(f"an adapter needs a local model, not {name!r}")
+    if adapter and not here(name):
+        raise AgentevolveError(f"an adapter needs a local model, not {name!r}: local/… or vllm/…")
     if name == "random":
         return RandomModel()
     price = (prices or {}).get(name)
-    if name.startswith("local/"):
-        base = catalog.resolve(name.removeprefix("local/"))
-        start = functools.partial(_serve, base, adapter, slots, threads)
+    if here(name):
+        base = base_of(name)
+        if name.startswith(VLLM):
+            start = functools.partial(_on_vllm, base, api_base, adapter)
+        else:
+            start = functools.partial(_serve, base, adapter, slots, threads)
         special = functools.cache(functools.partial(catalog.special_tokens, base))
         return LiteModel(name, start=start, special=special, budget=budget, options=options, price=price, manner=manner)
     lite = litellm()
@@ -332,11 +334,44 @@ def open_model(
     return LiteModel(name, api_base=api_base, budget=budget, options=options, price=price, manner=manner)
 
 
-def _serve(base: catalog.LocalModel, adapter: Path | None, slots: int, threads: int | None) -> engine.Engine:
-    running = engine.serve(catalog.serving_gguf(base), adapter=adapter, slots=slots, threads=threads)
+def here(name: str) -> bool:
+    """Whether the model's weights are on this machine, so that they can be fine-tuned."""
+    return name.startswith((LOCAL, VLLM))
+
+
+def base_of(name: str) -> catalog.LocalModel:
+    """The weights of a model of that name which are on this machine. Raises AgentevolveError for any other backend."""
+    if name.startswith(VLLM):
+        return catalog.resolve_weights(name.removeprefix(VLLM))
+    if name.startswith(LOCAL):
+        return catalog.resolve(name.removeprefix(LOCAL))
+    known = f"local/{', local/'.join(catalog.names())}, vllm/<folder or id on the hub>"
+    raise AgentevolveError(f"only a local model can be fine-tuned, not {name!r}; known: {known}")
+
+
+def _serve(base: catalog.LocalModel, adapter: Path | None, slots: int, threads: int | None) -> Engine:
+    if base.gguf is None:
+        from agentevolve.models.engines import transformers
+
+        assert base.folder
+        return _proven(transformers.serve(base.folder, adapter=adapter.parent if adapter else None, threads=threads), adapter)
+    from agentevolve.models.engines import llama_cpp
+
+    return _proven(llama_cpp.serve(catalog.serving_gguf(base), adapter=adapter, slots=slots, threads=threads), adapter)
+
+
+def _on_vllm(base: catalog.LocalModel, api_base: str | None, adapter: Path | None) -> Engine:
+    from agentevolve.models.engines import vllm
+
+    folder = adapter.parent if adapter else None
+    return _proven(vllm.attach(api_base, base, folder) if api_base else vllm.child(base, folder), adapter)
+
+
+def _proven(running: Engine, adapter: Path | None) -> Engine:
+    """The engine, if it answers with the weights of the adapter, where that is one of ours; else it is closed."""
     if adapter and (adapter.parent / INFO).is_file():
         try:
-            check(read_adapter(adapter.parent).canary, running.likeliest, adapter.parent)
+            check(read_adapter(adapter.parent).canary, running.chances, adapter.parent)
         except BaseException:
             running.close()
             raise

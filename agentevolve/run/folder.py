@@ -240,6 +240,13 @@ class Run:
                 self._parts[kind] = (key, held)
             return held  # type: ignore[no-any-return]
 
+    def rest(self, kind: str) -> None:
+        """Let the open part of this kind give back what it holds, such as a GPU's memory, until it is used again."""
+        with self._lock:
+            _, held = self._parts.get(kind, ("", None))
+        if held is not None:
+            held.close()
+
     def close(self) -> None:
         """Close the open parts and let others write; what was read can still be read. Closing twice is allowed."""
         with self._lock:

@@ -14,8 +14,9 @@ from agentevolve.local import catalog
 from agentevolve.local.adapter import read_adapter
 from agentevolve.local.rows import account
 from agentevolve.local.train import LoraSettings, TrainResult, rows_of, train_lora
+from agentevolve.models.engines import vllm
+from agentevolve.models.lite import base_of
 from agentevolve.policy import Policy
-from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Example, Trajectory, Usage
 from agentevolve.refine import Pair, keep, learnable
 from agentevolve.run.folder import Run, derived
@@ -102,6 +103,8 @@ def finetune(
         return policy
     out = run.folder / "adapters" / name
     if not out.exists():
+        run.rest("model")
+        vllm.stop()
         fit(
             local_base(policy.model),
             rows,
@@ -159,9 +162,5 @@ def fit(
 
 
 def local_base(model: str) -> catalog.LocalModel:
-    """The local model behind `model`. Raises AgentevolveError for any other backend."""
-    if not model.startswith("local/"):
-        raise AgentevolveError(
-            f"only a local model can be fine-tuned, not {model!r}; known: local/{', local/'.join(catalog.names())}"
-        )
-    return catalog.resolve(model.removeprefix("local/"))
+    """The weights behind `model`. Raises AgentevolveError for a backend that keeps its own."""
+    return base_of(model)

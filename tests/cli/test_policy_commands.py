@@ -115,7 +115,7 @@ def test_what_is_exported_answers_alike_in_peft_transformers_and_llama_cpp(learn
     assert torch.allclose(told(merged, ids), ours, atol=1e-3)
     assert AutoTokenizer.from_pretrained(tmp_path / "merged").chat_template
     running = engine.serve(base / "model.gguf", adapter=tmp_path / "gguf", slots=1, threads=1, context=256)
-    served = running.likeliest(ids[0].tolist(), 1.0)
+    served = running.chances(ids[0].tolist(), [], 1.0)
     running.close()
     assert len(served) > 50 and all(ours[token].item() == pytest.approx(chance, abs=2e-2) for token, chance in served.items())
     said = (tmp_path / "peft" / "README.md").read_text()

@@ -181,11 +181,11 @@ def test_a_server_is_known_by_its_canary_whatever_its_rounding(base, odd):
     assert len(probes) == 3 and all(len(one.tokens) >= 10 for one in probes)
     assert max(abs(change) for one in probes for change in one.change) > 1
     running = engine.serve(catalog.serving_gguf(base), adapter=odd / adapter.GGUF, slots=1, threads=1, context=256)
-    check(probes, running.likeliest, odd)
+    check(probes, running.chances, odd)
     with pytest.raises(AgentevolveError, match="other weights than were trained"):
-        check([one.model_copy(update={"without": one.within, "within": one.without}) for one in probes], running.likeliest, odd)
+        check([one.model_copy(update={"without": one.within, "within": one.without}) for one in probes], running.chances, odd)
     silent = [one.model_copy(update={"within": one.without}) for one in probes]
-    check(silent, running.likeliest, odd)  # an adapter that hardly changes anything cannot be told from another
+    check(silent, running.chances, odd)  # an adapter that hardly changes anything cannot be told from another
     running.close()
 
 

@@ -79,8 +79,7 @@ def test_a_transformers_folder_trains_and_is_served_by_the_gguf_in_it(tmp_path, 
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     model = catalog.resolve(str(tmp_path))
     assert catalog.training_folder(model) == tmp_path
-    with pytest.raises(AgentevolveError, match=r"\.gguf"):
-        catalog.serving_gguf(model)
+    assert model.gguf is None
     small_gguf(tmp_path / "own.gguf", gguf.GGMLQuantizationType.Q8_0)
     again = catalog.resolve(str(tmp_path))
     assert again.identity == model.identity

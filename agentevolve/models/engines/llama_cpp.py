@@ -32,12 +32,25 @@ class Engine:
         self.key = key
         self.slots = slots
 
+    @property
+    def route(self) -> dict[str, Any]:
+        """By its OpenAI routes."""
+        return {"model": "openai/local", "api_base": self.url, "api_key": self.key}
+
+    def held(self, choices: Sequence[str], form: dict[str, Any] | None, slot: int) -> tuple[str, dict[str, Any]]:
+        """By a grammar, or by a JSON schema. A slot keeps its conversation's tokens; every request says the adapters' scales."""
+        body = {"id_slot": slot % self.slots, "lora": self.scales}
+        if choices:
+            return "grammar", {"extra_body": body | {"grammar": grammar(choices)}}
+        shape = {"response_format": form} if form else {}
+        return next(iter(shape), "free text"), {"extra_body": body} | shape
+
     def count(self, text: str) -> int:
         """The tokens of `text`, as the model reads it within a conversation."""
         return _counted(self.url, self.key, text)
 
-    def likeliest(self, prompt: Sequence[int], scale: float) -> dict[int, float]:
-        """The log-probabilities of the likeliest tokens after the tokens `prompt`, with the adapter at a scale in [0, 1]."""
+    def chances(self, prompt: Sequence[int], tokens: Sequence[int], scale: float) -> dict[int, float]:
+        """The log-probabilities of the likeliest tokens, whichever they are; `scale` may be any share."""
         scales = [{"id": 0, "scale": scale}]
         # a letter: the chances are those before that choice, and for half a character none are told
         asked = {"prompt": list(prompt), "n_predict": 1, "n_probs": LIKELIEST, "grammar": "root ::= [a-z]", "lora": scales}
