@@ -12,6 +12,7 @@ from agentevolve.cli.folders import new_folder
 from agentevolve.cli.forecast import forecast_error, show_forecast
 from agentevolve.cli.options import Changes, Config, RoundsOptions
 from agentevolve.cli.show import aside, show
+from agentevolve.local.processes import check_alone
 from agentevolve.protocols import AgentevolveError
 from agentevolve.whole import write_whole
 
@@ -39,6 +40,7 @@ def compare(
     from agentevolve.config import read_comparison
     from agentevolve.evaluate import board, to_json
 
+    check_alone("compare")
     settings = read_comparison(config, changes or [], method or [])
     if options.resume and options.out is None:
         raise AgentevolveError("--resume needs --out FOLDER, the comparison to go on with")

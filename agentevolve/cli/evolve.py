@@ -13,6 +13,7 @@ from agentevolve.cli.folders import new_folder
 from agentevolve.cli.forecast import forecast_error, show_forecast
 from agentevolve.cli.options import Changes, Config, Json, RoundsOptions
 from agentevolve.cli.show import aside, show_reports
+from agentevolve.local.processes import check_alone
 from agentevolve.protocols import AgentevolveError
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def evolve(config: Config, options: RoundsOptions, changes: Changes = None) -> N
     from agentevolve.config import read_config
     from agentevolve.loop.evolve import evolve as evolved
 
+    check_alone("evolve")
     settings = read_config(config, changes or [])
     if options.resume and options.out is None:
         raise AgentevolveError("--resume needs --out RUN, the folder of the run to go on with")

@@ -32,8 +32,12 @@ def distill(
     ] = 0.0,
     quiet: Quiet = False,
 ) -> None:
-    """Fine-tune the local model on what it solved: the shortest solution of each train task in the runs becomes a row."""
+    """Fine-tune the local model on what it solved: the shortest solution of each train task in the runs becomes a row.
+
+    Several processes train one adapter together: accelerate launch --num_processes 4 $(which agentevolve) distill …
+    """
     from agentevolve.local.adapter import lora_settings, read_adapter
+    from agentevolve.local.processes import first
     from agentevolve.local.train import check_trainable
     from agentevolve.update import examples, fit, local_base
 
@@ -46,6 +50,8 @@ def distill(
     rows = examples(kept(runs, per_task, max_turns), keep_memory=keep_memory)
     check_trainable(base)
     fit(base, rows, out, settings, seed=training.seed, quiet=quiet, threads=None)
+    if not first():
+        return
     learnt = len(read_adapter(out).sources)
     print(f"{out}: learnt from {learnt} trajectories; try it with: agentevolve run TASKS --model {model} --adapter {out}")
 

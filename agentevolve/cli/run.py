@@ -13,6 +13,7 @@ from agentevolve.cli.folders import new_folder
 from agentevolve.cli.options import LimitOptions, PolicyOptions, RunOptions, TaskOptions
 from agentevolve.cli.show import aside, show_reports
 from agentevolve.given import shown
+from agentevolve.local.processes import check_alone
 from agentevolve.protocols import AgentevolveError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def run(
     agentevolve run twc --model local/smollm2-135m --split test --limit 20
     agentevolve run twc --model openai/my-model --api-base http://127.0.0.1:8000/v1
     """
+    check_alone("run")
     wanted = policy(acting, limits.max_usd)
     found = chosen_tasks(tasks, chosen.split, chosen.limit)
     place = options.out or new_folder(Path(tasks).stem)

@@ -38,8 +38,9 @@ def divergence(model: Any, inputs: Any, logits: Any) -> Any:
     """KL(policy || base) (rows, places), exactly, over the vocabulary: the base is the model without its adapter."""
     import torch
 
-    with torch.no_grad(), model.disable_adapter():
-        base = labelled_logits(model, inputs)[0].log_softmax(-1)
+    alone = getattr(model, "module", model)  # several processes train a wrapped one
+    with torch.no_grad(), alone.disable_adapter():
+        base = labelled_logits(alone, inputs)[0].log_softmax(-1)
     ours = logits.log_softmax(-1)
     return (ours.exp() * (ours - base)).sum(-1)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from agentevolve.local.adapter import LoraSettings
 from agentevolve.local.objectives import advantage_class, divergence, labelled_logits, preference_class, token_losses
+from agentevolve.local.processes import count, share_of
 from agentevolve.local.rows import IGNORED, Row, collate
 
 
@@ -25,7 +26,8 @@ def build_trainer(model: Any, tokenizer: Any, rows: Sequence[Row], out: Path, se
     from transformers import PrinterCallback
 
     gpu = torch.cuda.is_available()
-    micro, half = (settings.batch_size, torch.cuda.is_bf16_supported()) if gpu else (1, False)
+    share = share_of(settings.batch_size)
+    micro, half = (share, torch.cuda.is_bf16_supported()) if gpu else (1, False)
     lora = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
@@ -38,7 +40,7 @@ def build_trainer(model: Any, tokenizer: Any, rows: Sequence[Row], out: Path, se
         kind, micro = (advantage_class if settings.objective == "grpo" else preference_class)(kind), 1
     trainer = kind(
         model=model,
-        args=_arguments(out, settings, seed, micro=micro, bf16=half),
+        args=_arguments(out, settings, seed, micro=micro, steps=share // micro, bf16=half),
         train_dataset=Dataset.from_list([{"place": place, **row._asdict()} for place, row in enumerate(rows)]),
         processing_class=tokenizer,
         data_collator=lambda batch: collate(batch, tokenizer.eos_token_id),
@@ -49,7 +51,7 @@ def build_trainer(model: Any, tokenizer: Any, rows: Sequence[Row], out: Path, se
     return trainer
 
 
-def _arguments(out: Path, settings: LoraSettings, seed: int, *, micro: int, bf16: bool) -> Any:
+def _arguments(out: Path, settings: LoraSettings, seed: int, *, micro: int, steps: int, bf16: bool) -> Any:
     from trl import SFTConfig
 
     return SFTConfig(
@@ -58,7 +60,7 @@ def _arguments(out: Path, settings: LoraSettings, seed: int, *, micro: int, bf16
         learning_rate=settings.learning_rate,
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=micro,
-        gradient_accumulation_steps=settings.batch_size // micro,
+        gradient_accumulation_steps=steps,
         warmup_steps=settings.warmup,
         weight_decay=settings.weight_decay,
         bf16=bf16,
@@ -90,8 +92,10 @@ def trainer_class() -> Any:
             losses = token_losses(logits, wanted)
             if self.settings.kl:
                 losses = losses + self.settings.kl * divergence(model, inputs, logits) * (wanted != IGNORED)
-            count = (wanted != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
-            return (losses.sum(1) * inputs["weight"]).sum() / count
+            if num_items_in_batch is None:
+                return (losses.sum(1) * inputs["weight"]).sum() / (wanted != IGNORED).sum()
+            # gradients are averaged over the processes, and the number is that of all of them
+            return (losses.sum(1) * inputs["weight"]).sum() / num_items_in_batch * count()
 
         def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
             """The plain scheduler's first step has a rate of zero and learns nothing; here all steps learn."""

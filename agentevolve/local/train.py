@@ -6,12 +6,13 @@ import contextlib
 import importlib.metadata
 import math
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agentevolve.local import adapter, catalog, files
+from agentevolve.local import adapter, catalog, files, processes
 from agentevolve.local.adapter import AdapterInfo, LoraSettings
 from agentevolve.local.canary import SAMPLE, Probe, probes
 from agentevolve.local.checkpoints import EVERY, PACKAGES, Checkpoints, checkpoints, key_of
@@ -90,7 +91,8 @@ def train_lora(
     family_of(files.read_config(folder).get("model_type"))
     origin = adapter.check_start(start, base, settings) if start else None
     key = key_of(rows.rows, settings, seed, base, origin)
-    with checkpoints(out, key, every) as kept, unfinished(out) as scratch, quiet():
+    every = every if processes.count() == 1 else math.inf  # a clock of each would ask for one at another step
+    with _writing(out, key, every) as (kept, scratch), quiet():
         model, tokenizer = load_base(folder)
         if afford:
             afford(read_tokens(rows.rows, settings))
@@ -100,12 +102,25 @@ def train_lora(
         if settings.objective != "sft":
             trainer.refer()
         result = _run(trainer, rows, settings, progress, kept)
+        if not processes.first():
+            return result
         adapter.save_weights(trainer.model, scratch, base)
         adapter.export_gguf(scratch, folder)
         adapter.write_rows(rows.examples, scratch)
         info = _info(scratch, rows.examples, settings, seed, base, origin, result, probes(trainer.model, tokenizer))
         (scratch / adapter.INFO).write_text(info.model_dump_json(indent=1), encoding="utf-8")
     return result
+
+
+@contextlib.contextmanager
+def _writing(out: Path, key: str, every: float) -> Iterator[tuple[Checkpoints, Path]]:
+    """Where a training keeps its checkpoints and writes its adapter; only the first of several processes does."""
+    if processes.first():
+        with checkpoints(out, key, every) as kept, unfinished(out) as scratch:
+            yield kept, scratch
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Checkpoints(Path(folder), every), Path(folder)
 
 
 def load_base(folder: Path, dtype: str = "") -> tuple[Any, Any]:

@@ -12,6 +12,7 @@ from agentevolve.act.recall import Asked, at_start
 from agentevolve.act.rollout import counter, parts
 from agentevolve.local import catalog
 from agentevolve.local.adapter import read_adapter
+from agentevolve.local.processes import first
 from agentevolve.local.rows import account
 from agentevolve.local.train import LoraSettings, TrainResult, rows_of, train_lora
 from agentevolve.models.engines import vllm
@@ -144,10 +145,10 @@ def fit(
         torch.set_num_threads(threads)
     folder = catalog.training_folder(base)
     made = rows_of(folder, rows, settings)
-    if lost := account(made.cut, made.dropped, settings.max_length):
+    if (lost := account(made.cut, made.dropped, settings.max_length)) and first():
         print(f"{out.name}: {lost}", file=sys.stderr)
     steps = settings.epochs * math.ceil(len(made.rows) / settings.batch_size)
-    with progress(f"{out.name}: fine-tuning on {len(made.rows)} examples", steps, quiet=quiet) as advance:
+    with progress(f"{out.name}: fine-tuning on {len(made.rows)} examples", steps, quiet=quiet or not first()) as advance:
         return train_lora(
             folder,
             made,
