@@ -260,7 +260,10 @@ def architecture(model: LocalModel) -> str:
 
 @functools.cache
 def special_tokens(model: LocalModel) -> tuple[str, ...]:
-    """The control tokens of the model's tokenizer, as text. Those of a GGUF are kept in the cache: its reading takes a while."""
+    """The control tokens of the model's tokenizer, as text. Those of a GGUF are kept in the cache: its reading takes a while.
+
+    Raises AgentevolveError for a GGUF without a chat template: its server would make one up.
+    """
     if model.folder is not None:
         return files.added_tokens(model.folder)
     assert model.gguf is not None
@@ -268,11 +271,19 @@ def special_tokens(model: LocalModel) -> tuple[str, ...]:
     with _READING:  # one thread reads it: several would each take as long as all together
         if not kept.is_file():
             with _status(f"reading the vocabulary of {model.gguf.name} (once)"):
-                found = json.dumps(files.control_tokens(model.gguf))
+                found = json.dumps(files.control_tokens(_conversing(model.gguf)))
             with wheels.scratch("models") as scratch:
                 (scratch / "special.json").write_text(found, encoding="utf-8")
                 os.replace(scratch / "special.json", kept)
     return tuple(json.loads(kept.read_text(encoding="utf-8")))
+
+
+def _conversing(gguf: Path) -> Any:
+    """The reader of a GGUF that says how it is talked to."""
+    read = files.reader(gguf)
+    if not files.field(read, "tokenizer.chat_template"):
+        raise AgentevolveError(f"{gguf}: the model has no chat template, so it cannot answer in a conversation")
+    return read
 
 
 def _at(text: str) -> LocalModel:

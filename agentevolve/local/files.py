@@ -54,11 +54,10 @@ def added_tokens(folder: Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(token["content"]) for token in added if token.get("special")))
 
 
-def control_tokens(gguf: Path) -> list[str]:
+def control_tokens(read: Any) -> list[str]:
     """The control tokens of a GGUF's tokenizer: what llama.cpp parses in text, beside tokens that the user defined."""
     from gguf import TokenType
 
-    read = reader(gguf)
     tokens, kinds = read.get_field("tokenizer.ggml.tokens"), read.get_field("tokenizer.ggml.token_type")
     if tokens is None or kinds is None:
         return []

@@ -159,18 +159,32 @@ def test_a_file_that_is_named_is_taken_by_its_first_part_and_never_a_projector(t
     assert catalog.resolve(str(tmp_path / "m-00001-of-00002.gguf")).identity != whole.identity
 
 
-def test_the_control_tokens_of_a_gguf_and_of_a_folder(tmp_path, cache):
+def vocabulary(path, template):
+    """A GGUF of nothing but its tokens, and perhaps a chat template."""
     import gguf
 
-    path = tmp_path / "own.gguf"
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_token_list(["a", "[stop]", "<think>", "<unk>"])
     kinds = gguf.TokenType
     writer.add_token_types([kinds.NORMAL, kinds.CONTROL, kinds.USER_DEFINED, kinds.UNKNOWN])
+    if template:
+        writer.add_chat_template(template)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    return path
+
+
+def test_a_gguf_without_a_chat_template_answers_nobody(tmp_path, cache):
+    path = vocabulary(tmp_path / "bare.gguf", "")
+    with pytest.raises(AgentevolveError, match=f"{path}: the model has no chat template, so it cannot answer in a conversation"):
+        catalog.special_tokens(catalog.resolve(str(path)))
+    assert not list(cache.glob("*.special.json"))
+
+
+def test_the_control_tokens_of_a_gguf_and_of_a_folder(tmp_path, cache):
+    path = vocabulary(tmp_path / "own.gguf", "{{ messages }}")
     assert catalog.special_tokens(catalog.resolve(str(path))) == ("[stop]", "<unk>")
     catalog.special_tokens.cache_clear()
     path.unlink()  # what was read is kept
