@@ -1,12 +1,14 @@
-"""What a rollout makes of the local engine: `python tests/bench/engine.py [tasks]`.
+"""What a rollout makes of the local engine: `python tests/bench/engine.py [tasks] [model]`.
 
-Four workers play `tasks` tasks with the untrained local model. Then the very same conversations are sent to the same kind of
+Four workers play `tasks` tasks with the untrained local model (smollm2-135m). Then the very same conversations are sent to the same kind of
 engine directly, four at a time, over plain HTTP, each held to the action that was taken. Both are given as tokens prefilled
-(not from the prompt cache) and decoded per second; their ratio is the share of the engine that the rollout uses.
+(not from the prompt cache) and decoded per second; their ratio is the share of the engine that the rollout uses. Memory is the
+highest resident size of the process after both, the engine's four slots included.
 """
 
 import os
 import platform
+import resource
 import sys
 import tempfile
 import time
@@ -28,11 +30,11 @@ from agentevolve.run.folder import Run
 WORKERS = 4
 
 
-def played(n: int) -> tuple[list[Trajectory], float]:
+def played(n: int, name: str) -> tuple[list[Trajectory], float]:
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder) / "run", workers=WORKERS, quiet=True)
         tasks = tasks_of(load_task_set("mapreader-easy"), "train", limit=n + WORKERS)
-        policy = Policy(model="local/smollm2-135m")
+        policy = Policy(model=f"local/{name}")
         rollout(policy, tasks[:WORKERS], run, phase="warm-up")
         began = time.perf_counter()
         attempts = rollout(policy, tasks[WORKERS:], run, phase="measured")
@@ -41,8 +43,8 @@ def played(n: int) -> tuple[list[Trajectory], float]:
     return attempts, seconds
 
 
-def fed(attempts: list[Trajectory]) -> tuple[int, float]:
-    engine = serve(catalog.serving_gguf(catalog.resolve("smollm2-135m")), slots=WORKERS)
+def fed(attempts: list[Trajectory], name: str) -> tuple[int, float]:
+    engine = serve(catalog.serving_gguf(catalog.resolve(name)), slots=WORKERS)
     slots: SimpleQueue[int] = SimpleQueue()
     for slot in range(WORKERS):
         slots.put(slot)
@@ -77,14 +79,19 @@ def replay(client: httpx.Client, engine: Engine, slots: "SimpleQueue[int]", atte
 
 def main() -> None:
     n = int(sys.argv[1]) if len(sys.argv) > 1 else 24
-    attempts, seconds = played(n)
+    name = sys.argv[2] if len(sys.argv) > 2 else "smollm2-135m"
+    attempts, seconds = played(n, name)
     usage = sum((attempt.usage for attempt in attempts), Usage())
     tokens = usage.prompt_tokens - usage.cached_tokens + usage.completion_tokens
-    direct_tokens, direct_seconds = fed(attempts)
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; {n} tasks of mapreader-easy, {WORKERS} workers")
+    direct_tokens, direct_seconds = fed(attempts, name)
+    print(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; {name}, {n} tasks of mapreader-easy, {WORKERS} workers"
+    )
     print(f"rollout  {tokens:6} tokens in {seconds:5.1f} s: {tokens / seconds:4.0f} tokens/s")
     print(f"direct   {direct_tokens:6} tokens in {direct_seconds:5.1f} s: {direct_tokens / direct_seconds:4.0f} tokens/s")
-    print(f"the rollout reaches {tokens / seconds / (direct_tokens / direct_seconds):.2f} of the engine")
+    share = tokens / seconds / (direct_tokens / direct_seconds)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(f"the rollout reaches {share:.2f} of the engine; the process took {peak:.1f} GB")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What training costs beside the plain trainers: `python tests/bench/train_head.py [rows]`.
+"""What training costs beside the plain trainers: `python tests/bench/train_head.py [rows] [model]`.
 
 On a machine with other work set OMP_NUM_THREADS=1: two threads would spend their time waiting for each other.
 
@@ -88,8 +88,8 @@ def dataset(rows: list[Row]) -> Any:
 TRAINERS: dict[str, Callable[..., Any]] = {"transformers Trainer": plain, "TRL SFTTrainer": trl, "agentevolve": ours}
 
 
-def child(name: str, n: int) -> dict[str, Any]:
-    model, tokenizer = load_base(catalog.training_folder(catalog.resolve("smollm2-135m")))
+def child(name: str, n: int, base: str) -> dict[str, Any]:
+    model, tokenizer = load_base(catalog.training_folder(catalog.resolve(base)))
     rows = [render(game(place), tokenizer) for place in range(n)]
     with tempfile.TemporaryDirectory() as out:
         trainer = TRAINERS[name](model, tokenizer, rows, Path(out))
@@ -103,14 +103,14 @@ def child(name: str, n: int) -> dict[str, Any]:
     return {"tokens": tokens, "learnt": learnt, "first": first, "base": str(model.dtype).removeprefix("torch."), **cost}
 
 
-def main(n: int) -> None:
+def main(n: int, base: str) -> None:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     threads = os.environ.get("OMP_NUM_THREADS", "all")
-    print(f"{platform.machine()}, {os.cpu_count()} cores, {threads} threads, smollm2-135m, rank {SETTINGS.rank}, n={n} rows")
+    print(f"{platform.machine()}, {os.cpu_count()} cores, {threads} threads, {base}, rank {SETTINGS.rank}, n={n} rows")
     heads = ("tokens/s", "tokens/CPU-s", "peak GB", "first loss", "tokens", "learnt", "base")
     print(f"{'trainer':22}" + "".join(f"{head:>14}" for head in heads))
     for name in TRAINERS:
-        command = [sys.executable, __file__, str(n), name]
+        command = [sys.executable, __file__, str(n), base, name]
         made = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, text=True)
         at = json.loads(made.stdout.splitlines()[-1])
         cells = [f"{at['wall']:.0f}", f"{at['cpu']:.0f}", f"{at['peak']:.2f}", f"{at['first']:.4f}"]
@@ -119,7 +119,8 @@ def main(n: int) -> None:
 
 if __name__ == "__main__":
     size = int(sys.argv[1]) if len(sys.argv) > 1 else 32
-    if len(sys.argv) > 2:
-        print(json.dumps(child(sys.argv[2], size)))
+    named = sys.argv[2] if len(sys.argv) > 2 else "smollm2-135m"
+    if len(sys.argv) > 3:
+        print(json.dumps(child(sys.argv[3], size, named)))
     else:
-        main(size)
+        main(size, named)
