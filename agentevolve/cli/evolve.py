@@ -17,6 +17,7 @@ from agentevolve.local.processes import check_alone
 from agentevolve.protocols import AgentevolveError
 
 if TYPE_CHECKING:
+    from agentevolve.loop.course import Stage
     from agentevolve.records import Report, Trajectory
     from agentevolve.run.folder import Run
 
@@ -46,7 +47,7 @@ def evolve(config: Config, options: RoundsOptions, changes: Changes = None) -> N
 def report(run: Annotated[Path, typer.Argument(help="A run's folder.")], as_json: Json = False) -> None:
     """Print a run's tables (all seeds pooled) and draw its learning curve into the run's folder."""
     found = reports(run)
-    show_reports(found.tables, as_json)
+    show_reports(found.tables, as_json, found.stages if len(found.stages) > 1 else ())
     for line in found.verdicts:
         print(line, file=sys.stderr if as_json else sys.stdout)
     aside([*forecast_error(run), _picture(found)])
@@ -68,6 +69,7 @@ class Found(NamedTuple):
     verdicts: list[str]
     rounds: dict[int, list[Report]]
     by_seed: list[dict[int, list[Report]]]
+    stages: list[Stage]
 
     def draw(self) -> Path:
         """Draw the learning curve into the run's folder."""
@@ -79,6 +81,7 @@ class Found(NamedTuple):
 
 def reports(place: Path) -> Found:
     """The reports of the run at `place`, its seeds pooled. Raises AgentevolveError where nothing is measured."""
+    from agentevolve.loop.course import course
     from agentevolve.run.folder import read_run, seeds
 
     runs = [read_run(folder) for folder in seeds(place)]
@@ -89,7 +92,8 @@ def reports(place: Path) -> Found:
     tables = {name: _pooled(name, measured) for name in names}
     rounds = {int(name.split("/")[0]): found for name, found in tables.items() if name.endswith("/val")}
     by_seed = [{int(name.split("/")[0]): _pooled(name, [one]) for name in names if name.endswith("/val")} for one in measured]
-    return Found(place, tables, [line for one in runs for line in _verdicts(one, len(runs) > 1)], rounds, by_seed)
+    verdicts = [line for one in runs for line in _verdicts(one, len(runs) > 1)]
+    return Found(place, tables, verdicts, rounds, by_seed, course(runs))
 
 
 def _pooled(name: str, measured: Sequence[tuple[Run, dict[str, dict[str, list[str]]]]]) -> list[Report]:

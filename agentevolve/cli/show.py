@@ -7,10 +7,13 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+BY_ROUND = "in place by round"
+
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from agentevolve.loop.course import Stage
     from agentevolve.records import Report
 
 
@@ -27,12 +30,14 @@ def show(values: Any, as_json: bool, tables: Callable[[], Sequence[Table | Text 
         console.print(one)
 
 
-def show_reports(reports: dict[str, list[Report]], as_json: bool) -> None:
-    """Print a table for each name."""
+def show_reports(reports: dict[str, list[Report]], as_json: bool, stages: Sequence[Stage] = ()) -> None:
+    """Print a table for each name, and one of what was in place after each round, if there are several."""
+    from agentevolve.cli import tables
     from agentevolve.evaluate import table, to_json
 
-    values = {name: to_json(found) for name, found in reports.items()}
-    show(values, as_json, lambda: [table(found, name) for name, found in reports.items()])
+    values = {name: to_json(found) for name, found in reports.items()} | ({BY_ROUND: to_json(stages)} if stages else {})
+    course = tables.course(stages, BY_ROUND) if stages else []
+    show(values, as_json, lambda: [*(table(found, name) for name, found in reports.items()), *course])
 
 
 def aside(lines: Sequence[str]) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from agentevolve.evaluate.table import plain
+from agentevolve.evaluate.table import percent, plain
 from agentevolve.load import TaskSet, extra
+from agentevolve.loop.course import Stage
 from agentevolve.loop.forecast import Forecast, Spending
 from agentevolve.loop.policies import Learnt, Unlike
 from agentevolve.memory.audit import Finding
@@ -115,6 +116,24 @@ def policy(one: Learnt) -> list[Table | Text]:
         (name, "\n".join(map(str, value)) if isinstance(value, list | tuple) else str(value)) for name, value in values.items()
     ]
     return [_table((one.name, ""), [(name, _clean(value or "–")) for name, value in rows])]
+
+
+def course(stages: Sequence[Stage], title: str) -> list[Table | Text]:
+    """What was in place after each round, a round a row; tokens are those of all attempts, for each that was solved."""
+    rows = [
+        (
+            str(one.round),
+            ", ".join(dict.fromkeys(one.arms)),
+            f"{one.n:,}",
+            percent(one),
+            str(one.different),
+            f"{one.inadmissible:.0%}",
+            f"{one.tokens:,.0f}" if one.tokens else "–",
+        )
+        for one in stages
+    ]
+    names = (title, "", "n", "success %", "different actions", "inadmissible", "tokens a solved")
+    return [_table(names, rows)]
 
 
 def unlike(found: Unlike) -> list[Table | Text]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic import JsonValue
 
@@ -13,9 +13,29 @@ from agentevolve.records import Difference, Record, Report
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from agentevolve.evaluate.standing import Standing
-
 NOTHING = "–"
+
+
+class Share(Protocol):
+    """A share solved of `n` attempts, in [0, 1], with its interval: a report, a standing, a stage of a run."""
+
+    @property
+    def n(self) -> int:
+        """How many attempts count."""
+
+    @property
+    def success(self) -> float:
+        """The share."""
+
+    @property
+    def low(self) -> float:
+        """The lower end."""
+
+    @property
+    def high(self) -> float:
+        """The upper end."""
+
+
 SHOWN = 60  # characters of a name
 
 
@@ -47,7 +67,7 @@ def to_json(reports: Sequence[Record]) -> list[JsonValue]:
     return [report.model_dump(mode="json") for report in reports]
 
 
-def percent(found: Report | Standing) -> str:
+def percent(found: Share) -> str:
     """An arm's success in percent with its interval; nothing if no attempt counts."""
     return f"{100 * found.success:.0f} [{100 * found.low:.0f}, {100 * found.high:.0f}]" if found.n else NOTHING
 

@@ -1,9 +1,9 @@
 """What a rollout makes of the local engine: `python tests/bench/engine.py [tasks] [model]`.
 
-Four workers play `tasks` tasks with the untrained local model (smollm2-135m). Then the very same conversations are sent to the same kind of
-engine directly, four at a time, over plain HTTP, each held to the action that was taken. Both are given as tokens prefilled
-(not from the prompt cache) and decoded per second; their ratio is the share of the engine that the rollout uses. Memory is the
-highest resident size of the process after both, the engine's four slots included.
+Four workers play `tasks` tasks with the untrained local model (smollm2-135m). Then the very same conversations are sent to the
+same kind of engine directly, four at a time, over plain HTTP, each held to the action that was taken. Both are given as tokens
+prefilled (not from the prompt cache) and decoded per second; their ratio is the share of the engine that the rollout uses. Memory
+is the highest resident size of the process after both, the engine's four slots included.
 """
 
 import os
@@ -84,9 +84,8 @@ def main() -> None:
     usage = sum((attempt.usage for attempt in attempts), Usage())
     tokens = usage.prompt_tokens - usage.cached_tokens + usage.completion_tokens
     direct_tokens, direct_seconds = fed(attempts, name)
-    print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; {name}, {n} tasks of mapreader-easy, {WORKERS} workers"
-    )
+    machine = platform.processor() or platform.machine()
+    print(f"{machine}, {os.cpu_count()} cores; {name}, {n} tasks of mapreader-easy, {WORKERS} workers")
     print(f"rollout  {tokens:6} tokens in {seconds:5.1f} s: {tokens / seconds:4.0f} tokens/s")
     print(f"direct   {direct_tokens:6} tokens in {direct_seconds:5.1f} s: {direct_tokens / direct_seconds:4.0f} tokens/s")
     share = tokens / seconds / (direct_tokens / direct_seconds)

@@ -12,6 +12,7 @@ import pytest
 from worlds import gist, learner, make_tasks, new_run, task_file, use_model, walker
 
 from agentevolve.config import Config
+from agentevolve.loop.course import course, in_place
 from agentevolve.loop.evolve import check, check_method, evolve, evolve_one, held_out
 from agentevolve.loop.policies import take_back, taken_back
 from agentevolve.memory import HashEmbedder, open_memory, read_entries, read_ledger
@@ -224,6 +225,27 @@ def test_nothing_is_put_back_under_a_round_that_has_begun(tmp_path):
 def take_back_of(run: Run) -> None:
     run.close()
     take_back(run.folder, 0, "")
+
+
+def test_the_course_of_a_run_is_what_was_in_place_after_each_round(tmp_path):
+    config = made(task_file(tmp_path, length=2), rounds=2, test={"tasks": 0}, seeds=[0, 1])
+    runs = []
+    for seed in config.seeds:
+        run = scripted(new_run(tmp_path / f"seed-{seed}", seed=seed), learner if seed else lambda *_: "wait")
+        evolve_one(config, run)
+        run.close()
+        runs.append(run)
+    stages = course(runs)
+    assert [(one.round, one.arms, one.n, one.success) for one in stages] == [
+        (1, ("base", "memory"), 12, 0.5),
+        (2, ("base", "in place"), 12, 0.5),
+    ]
+    assert stages[0].low < 0.5 < stages[0].high and (stages[0].different, stages[0].inadmissible) == (3, 0.0)
+    assert in_place(runs, "gate on")[2].arm == "gate on" and in_place(runs, "gate on")[2].success == 0.5
+    assert course([]) == []
+    half = new_run(tmp_path / "half")
+    assert course([runs[0], half]) == []
+    half.close()
 
 
 def test_a_run_goes_on_for_more_rounds_unless_its_test_was_measured(tmp_path):
