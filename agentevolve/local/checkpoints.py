@@ -17,6 +17,7 @@ from typing import Any
 
 from agentevolve.local.adapter import LoraSettings
 from agentevolve.local.rows import Row
+from agentevolve.protocols import AgentevolveError
 from agentevolve.whole import write_whole
 
 EVERY = 60.0  # seconds between two
@@ -65,7 +66,7 @@ class Checkpoints:
 def checkpoints(out: Path, key: str, every: float = EVERY) -> Iterator[Checkpoints]:
     """Those of the training whose adapter is to be the folder `out`, if it is the one that `key` says, else fresh ones.
 
-    They are gone when it has ended, or failed; whoever is killed, or asked to end, leaves them.
+    They are gone when it has ended, or cannot be; whoever is killed, asked to end, or out of room leaves them.
     """
     folder = out.with_name(f".{out.name}.{key[:16]}.checkpoints")
     for other in out.parent.glob(f".{out.name}.*.checkpoints"):
@@ -74,12 +75,12 @@ def checkpoints(out: Path, key: str, every: float = EVERY) -> Iterator[Checkpoin
     found = Checkpoints(folder, every)
     try:
         yield found
-    except (KeyboardInterrupt, SystemExit):
-        if not found.step:
-            shutil.rmtree(folder, ignore_errors=True)
+    except AgentevolveError:  # the same would happen again
+        shutil.rmtree(folder, ignore_errors=True)
         raise
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        if not found.step:
+            shutil.rmtree(folder, ignore_errors=True)
         raise
     shutil.rmtree(folder, ignore_errors=True)
 

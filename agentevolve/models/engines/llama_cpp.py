@@ -35,7 +35,7 @@ class Engine:
     @property
     def route(self) -> dict[str, Any]:
         """By its OpenAI routes."""
-        return {"model": "openai/local", "api_base": self.url, "api_key": self.key}
+        return {"model": "hosted_vllm/local", "api_base": self.url, "api_key": self.key}  # half of what openai/ costs
 
     def held(self, choices: Sequence[str], form: dict[str, Any] | None, slot: int) -> tuple[str, dict[str, Any]]:
         """By a grammar, or by a JSON schema. A slot keeps its conversation's tokens; every request says the adapters' scales."""
