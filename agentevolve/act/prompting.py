@@ -47,9 +47,13 @@ def rules(tools: Sequence[Mapping[str, Any]], *, choosing: bool, listed: bool, i
 
 
 def opening(system: str, context: str, prompt: str, demos: Sequence[Message] = ()) -> list[Message]:
-    """The messages before the first action: the house rules, recalled attempts, recalled text and the task as one message."""
+    """The messages before the first action: the house rules, recalled attempts, recalled text and the task as one message.
+
+    A conversation that somebody else's harness began may have no rules.
+    """
     user = f"{context}\n{quoted(prompt)}" if context else quoted(prompt)
-    return [Message(role="system", content=clean(system)), *demos, Message(role="user", content=clean(user))]
+    rules = [Message(role="system", content=clean(system))] if system else []
+    return [*rules, *demos, Message(role="user", content=clean(user))]
 
 
 def cleaned_tools(tools: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:

@@ -1,0 +1,197 @@
+"""Conversations that somebody else's harness has with our policy: each recalls at its start, and is journalled as an attempt.
+
+A harness sends the whole conversation with every request. Which of ours it goes on with is known by its messages: they begin with
+all that was said before, our answers included, to the letter. What it says next is the observation after our last action.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentevolve.act.prompting import cleaned_tools, opening
+from agentevolve.act.recall import Asked, Recalled, at_start
+from agentevolve.act.rollout import counter, parts
+from agentevolve.models.tools import Tool, read, written
+from agentevolve.policy import Policy
+from agentevolve.protocols import AgentevolveError, Reply
+from agentevolve.records import Message, Task, Trajectory, Turn
+from agentevolve.run.folder import Run
+
+LEARNABLE, SEEN = "1/acquire", "served"  # the phases of conversations with a reward, and of those without one
+MOST = 10_000  # conversations under way
+
+
+@dataclass
+class Talk:
+    """One conversation: what came before our first answer, what was recalled, and our turns."""
+
+    task: Task
+    number: int
+    before: list[Message]
+    tools: tuple[Tool, ...]
+    recalled: Recalled
+    turns: list[Turn] = field(default_factory=list)
+    said: list[Message] = field(default_factory=list)  # as the harness has seen it
+    asked: tuple[str, ...] = ()
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def id(self) -> str:
+        """By which the harness may name it."""
+        return f"{self.task.id}/{self.number}"
+
+
+class Talks:
+    """The conversations with `policy` that `run` journals, in the world `env`."""
+
+    def __init__(self, policy: Policy, run: Run, env: str) -> None:
+        self.policy, self.run, self.env = policy, run, env
+        self._open: dict[str, Talk] = {}
+        self._waiting: dict[str, list[Talk]] = {}
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(sum(one.task.env == env for one in run.attempts().values()))
+
+    def answer(
+        self, messages: Sequence[Message], task: str = "", tools: Sequence[Tool] = (), stop: Sequence[str] = (), **asked: Any
+    ) -> tuple[Reply, Talk]:
+        """The policy's answer to a conversation, and the talk that it belongs to. `task` is the harness's name for the task.
+
+        The answer ends before the first of `stop`; `asked` is passed on to the model.
+        """
+        model, _ = parts(self.policy, self.run)
+        if model is None:
+            raise AgentevolveError("the oracle answers nobody: it has no model")
+        talk = self._continued(messages) or self._begun(messages, task, tools)
+        self.run.budget.alive()
+        reply = _as_sent(model.complete(_shown(talk, messages), tools=talk.tools, **asked), talk.tools, stop)
+        action = Message(role="assistant", content=reply.text)
+        with self._lock:
+            talk.turns.append(Turn(action=reply.text, thinking=reply.thinking, observation="", usage=reply.usage))
+            talk.said = [*messages, action]
+            talk.asked = tuple(dict.fromkeys((*talk.asked, reply.asked)))
+            self._open[_key(talk.said)] = talk
+            if len(talk.turns) == 1:
+                self._waiting.setdefault(talk.task.id, []).append(talk)
+        self._forget_some()
+        return reply, talk
+
+    def reward(self, name: str, reward: float) -> int:
+        """Journal, with this reward in [0, 1], the conversation of that id, or all of that task that have none; how many."""
+        with self._lock:
+            tasks = [name] if name in self._waiting else [name.rpartition("/")[0]]
+            found = [one for task in tasks for one in self._waiting.get(task, []) if name in (task, one.id)]
+            for one in found:
+                self._waiting[one.task.id].remove(one)
+                self._open.pop(_key(one.said), None)
+        for one in found:
+            self.run.add(self._lived(one, LEARNABLE, reward))
+        return len(found)
+
+    def close(self) -> None:
+        """Journal what has had no reward: as it was, in a phase that nothing learns from."""
+        with self._lock:
+            left = [one for waiting in self._waiting.values() for one in waiting]
+            self._waiting, self._open = {}, {}
+        for one in left:
+            self.run.add(self._lived(one, SEEN, 0.0))
+
+    def _continued(self, messages: Sequence[Message]) -> Talk | None:
+        """The talk that these messages go on with: they begin with all that was said in it, and then say something new."""
+        last = max((place for place, one in enumerate(messages) if one.role == "assistant"), default=-1)
+        with self._lock:
+            talk = self._open.pop(_key(messages[: last + 1]), None) if last >= 0 else None
+            if talk is None:
+                return None
+            seen = "\n".join(one.content for one in messages[last + 1 :])
+            talk.turns[-1] = talk.turns[-1].model_copy(update={"observation": seen})
+        return talk
+
+    def _begun(self, messages: Sequence[Message], name: str, tools: Sequence[Tool]) -> Talk:
+        prompt = _prompt(messages)
+        named = name or hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        task = Task(id=f"served/{named}", env=self.env, split="train", prompt=prompt)
+        with self._lock:
+            number = next(self._numbers)
+        _, memory = parts(self.policy, self.run)
+        recalled, given = Recalled(), cleaned_tools(tools)
+        if memory is not None:
+            rng = self.run.rng("served", task.id, number)
+            count = counter(self.policy, self.run)
+            recalled = at_start(memory, Asked(self.policy, task, prompt, rng, False, bool(given), False, count))
+        return Talk(task, number, list(messages), given, recalled)
+
+    def _lived(self, talk: Talk, phase: str, reward: float) -> Trajectory:
+        system, shots, prompt = _opened(talk.before)
+        return Trajectory(
+            id=f"{phase}/{talk.task.id}/{talk.number}",
+            task=talk.task,
+            policy=self.policy.stamp(),
+            phase=phase,
+            sample=talk.number,
+            system=system,
+            prompt=prompt,
+            tools=talk.tools,
+            recalled=talk.recalled.ids,
+            demos=(*talk.recalled.demos, *shots),
+            context=talk.recalled.context,
+            looked=talk.recalled.looked,
+            lookup=talk.recalled.lookup,
+            asked=talk.asked,
+            turns=tuple(talk.turns),
+            reward=reward,
+            end="terminated" if phase == LEARNABLE else "truncated",
+            seconds=time.monotonic() - talk.began,
+        )
+
+    def _forget_some(self) -> None:
+        """A harness that never says how its conversations ended does not fill the memory of this machine."""
+        with self._lock:
+            oldest = list(self._open.items())[: max(0, len(self._open) - MOST)]
+            for key, talk in oldest:
+                del self._open[key]
+                self._waiting[talk.task.id].remove(talk)
+        for _, talk in oldest:
+            self.run.add(self._lived(talk, SEEN, 0.0))
+
+
+def _shown(talk: Talk, messages: Sequence[Message]) -> list[Message]:
+    """What the model is shown: the harness's messages, with what was recalled before the task and in front of it."""
+    system, shots, prompt = _opened(talk.before)
+    head = opening(system, talk.recalled.context, prompt, (*talk.recalled.demos, *shots))
+    return [*head, *messages[len(talk.before) :]]
+
+
+def _opened(before: Sequence[Message]) -> tuple[str, list[Message], str]:
+    """What came before our first answer: the system message, examples that were shown as turns, and the task."""
+    last = max((place for place, one in enumerate(before) if one.role == "assistant"), default=-1)
+    shots = [one for one in before[: last + 1] if one.role != "system"]
+    return "\n".join(one.content for one in before if one.role == "system"), shots, _prompt(before)
+
+
+def _prompt(messages: Sequence[Message]) -> str:
+    """What is asked last, after any answer: the task."""
+    last = max((place for place, one in enumerate(messages) if one.role == "assistant"), default=-1)
+    return "\n".join(one.content for one in messages[last + 1 :] if one.role == "user")
+
+
+def _as_sent(reply: Reply, tools: Sequence[Tool], stop: Sequence[str]) -> Reply:
+    """The reply in the letters that come back with the next request: a call in the house's own form, words up to a stop."""
+    if calls := read(reply.text) if tools else []:
+        return reply._replace(text=written(calls))
+    text = reply.text
+    for one in filter(None, stop):
+        text = text.partition(one)[0]
+    return reply._replace(text=text)
+
+
+def _key(messages: Sequence[Message]) -> str:
+    found = hashlib.sha256()
+    for one in messages:
+        found.update(f"{one.role}\0{one.content}\0".encode("utf-8", "surrogatepass"))
+    return found.hexdigest()
