@@ -14,6 +14,7 @@ from agentevolve.run.budget import Budget
 
 GRACE = 10.0  # seconds more for the first calls of a process: LiteLLM imports most of itself then
 PATIENCE = 5.0  # seconds that a call under way is waited for after the run was asked to end
+IDLE = 30.0  # seconds that a connection is kept: servers close their end after about as long
 _warm = threading.Event()
 
 
@@ -29,7 +30,21 @@ def litellm() -> Any:
     package.telemetry = False
     package.suppress_debug_info = True
     package.drop_params = True
+    _keep_connections(package)
     return package
+
+
+def _keep_connections(package: Any) -> None:
+    """Let every route keep as many connections open as there are calls side by side: of its own accord it keeps 20."""
+    import httpx
+    from litellm.llms.custom_httpx.http_handler import get_ssl_configuration
+
+    limits, ssl = (
+        httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=IDLE),
+        get_ssl_configuration(),
+    )
+    package.client_session = httpx.Client(verify=ssl, limits=limits, follow_redirects=True)
+    package.sync_transport = httpx.HTTPTransport(verify=ssl, limits=limits)
 
 
 @functools.cache
