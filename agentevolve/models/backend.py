@@ -14,7 +14,6 @@ from agentevolve.run.budget import Budget
 
 GRACE = 10.0  # seconds more for the first calls of a process: LiteLLM imports most of itself then
 PATIENCE = 5.0  # seconds that a call under way is waited for after the run was asked to end
-IDLE = 30.0  # seconds that a connection is kept: servers close their end after about as long
 _warm = threading.Event()
 
 
