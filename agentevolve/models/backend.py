@@ -38,10 +38,7 @@ def _keep_connections(package: Any) -> None:
     import httpx
     from litellm.llms.custom_httpx.http_handler import get_ssl_configuration
 
-    limits, ssl = (
-        httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=IDLE),
-        get_ssl_configuration(),
-    )
+    limits, ssl = httpx.Limits(max_connections=None, max_keepalive_connections=None), get_ssl_configuration()
     package.client_session = httpx.Client(verify=ssl, limits=limits, follow_redirects=True)
     package.sync_transport = httpx.HTTPTransport(verify=ssl, limits=limits)
 
