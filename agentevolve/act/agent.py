@@ -10,10 +10,7 @@ import functools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypedDict
-
-from langgraph.graph import END, START, StateGraph
-from langgraph.runtime import Runtime
+from typing import Any, Literal, Protocol, TypedDict
 
 from agentevolve.act.prompting import cleaned_tools, exchange, opening, rules, shown
 from agentevolve.act.recall import Asked, Recalled, at_start, at_turn
@@ -69,6 +66,14 @@ class State(TypedDict):
     reply: Reply
 
 
+class Held(Protocol):
+    """What the graph hands to a node besides the state: LangGraph's Runtime, of which the attempt is the context."""
+
+    @property
+    def context(self) -> Attempt:
+        """The attempt under way."""
+
+
 def play(attempt: Attempt) -> Attempt:
     """Play the attempt's task from reset to end; `attempt` is filled in as it goes, whatever is raised on the way."""
     state = State(messages=[], actions=(), reply=Reply("", Usage()))
@@ -78,6 +83,8 @@ def play(attempt: Attempt) -> Attempt:
 
 @functools.cache
 def _graph() -> Any:
+    from langgraph.graph import START, StateGraph
+
     graph = StateGraph(State, context_schema=Attempt)
     graph.add_node("recall", _recall)
     graph.add_node("act", _act)
@@ -89,7 +96,7 @@ def _graph() -> Any:
     return graph.compile()
 
 
-def _recall(state: State, runtime: Runtime[Attempt]) -> dict[str, Any]:
+def _recall(state: State, runtime: Held) -> dict[str, Any]:
     """Start the world, look into memory, and open the conversation."""
     attempt = runtime.context
     observation, info = attempt.environment.reset(attempt.task)
@@ -142,7 +149,7 @@ def _again(attempt: Attempt, observation: str, actions: tuple[str, ...]) -> Reca
     return found
 
 
-def _act(state: State, runtime: Runtime[Attempt]) -> dict[str, Any]:
+def _act(state: State, runtime: Held) -> dict[str, Any]:
     """Choose the next action: at random with probability epsilon, else by the model."""
     attempt, policy = runtime.context, runtime.context.policy
     attempt.alive()
@@ -173,7 +180,7 @@ def _ask(attempt: Attempt, state: State, seed: int) -> Reply:
     return reply
 
 
-def _observe(state: State, runtime: Runtime[Attempt]) -> dict[str, Any]:
+def _observe(state: State, runtime: Held) -> dict[str, Any]:
     """Take the action and note what came back."""
     attempt = runtime.context
     reply = state["reply"]
@@ -202,7 +209,9 @@ def _observe(state: State, runtime: Runtime[Attempt]) -> dict[str, Any]:
     return {"messages": [*state["messages"], said, seen], "actions": actions}
 
 
-def _next(state: State, runtime: Runtime[Attempt]) -> str:
+def _next(state: State, runtime: Held) -> str:
+    from langgraph.graph import END
+
     return "act" if runtime.context.end == "error" else END
 
 

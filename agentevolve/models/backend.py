@@ -14,6 +14,7 @@ from agentevolve.run.budget import Budget
 
 GRACE = 10.0  # seconds more for the first calls of a process: LiteLLM imports most of itself then
 PATIENCE = 5.0  # seconds that a call under way is waited for after the run was asked to end
+IDLE = 30.0  # seconds that a connection is kept; one that its server has closed meanwhile is not used again
 _warm = threading.Event()
 
 
@@ -38,7 +39,8 @@ def _keep_connections(package: Any) -> None:
     import httpx
     from litellm.llms.custom_httpx.http_handler import get_ssl_configuration
 
-    limits, ssl = httpx.Limits(max_connections=None, max_keepalive_connections=None), get_ssl_configuration()
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=IDLE)
+    ssl = get_ssl_configuration()
     package.client_session = httpx.Client(verify=ssl, limits=limits, follow_redirects=True)
     package.sync_transport = httpx.HTTPTransport(verify=ssl, limits=limits)
 
