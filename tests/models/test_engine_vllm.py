@@ -127,24 +127,14 @@ def test_what_the_server_cannot_do_is_one_line_that_says_how(folder, trained, se
 
 def test_weights_that_are_nowhere_are_named_before_anything_is_asked(tmp_path):
     task_file(tmp_path)
-    words = [
-        "-c",
-        "from agentevolve.cli.main import main; main()",
-        "run",
-        "corridor.yaml",
-        "--model",
-        "vllm/org/name",
-        "--out",
-        "r",
-    ]
-    env = os.environ | {
-        "HF_ENDPOINT": "http://127.0.0.1:9",
-        "HF_HOME": str(tmp_path / "hub"),
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
-    done = subprocess.run([sys.executable, *words], cwd=tmp_path, env=env, capture_output=True, text=True)
-    said = "error: org/name: not on this machine, and the hub (http://127.0.0.1:9) cannot be reached; the path of a folder always works"
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"{said}\n") and not (tmp_path / "r").exists()
+    program = [sys.executable, "-c", "from agentevolve.cli.main import main; main()"]
+    hub = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "hub")}
+    words = ["run", "corridor.yaml", "--model", "vllm/org/name", "--out", "r"]
+    env = os.environ | hub | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([*program, *words], cwd=tmp_path, env=env, capture_output=True, text=True)
+    said = "not on this machine, and the hub (http://127.0.0.1:9) cannot be reached; the path of a folder always works"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"error: org/name: {said}\n")
+    assert not (tmp_path / "r").exists()
     with pytest.raises(AgentevolveError, match="unknown weights 'nothing'; known: the path of a transformers folder, or an id"):
         open_model("vllm/nothing")
 
