@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -57,6 +58,7 @@ def serve(
         raise AgentevolveError(f"{acting.model} answers nobody: it is no model of language")
     wanted, place = policy(acting, limits.max_usd), options.out or new_folder("served")
     key = os.environ.get(KEY) or secrets.token_urlsafe(24)
+    door = _door(host, port)
     run = Run(place, workers=workers, quiet=options.quiet)
     try:
         run.about("served", {"model": wanted.model})
@@ -66,9 +68,19 @@ def serve(
         app = application(Talks(wanted, run, env or _world(wanted)), key, hosts)
         said = "" if os.environ.get(KEY) else f"; key: {key}"
         aside([f"serving {wanted.model} at http://{host}:{port}/v1{said}", f"run: {place}"])
-        uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="error", server_header=False)).run()
+        uvicorn.Server(uvicorn.Config(app, log_level="error", server_header=False)).run(sockets=[door])
     finally:
+        door.close()
         run.close()
+
+
+def _door(host: str, port: int) -> socket.socket:
+    """What listens there. Raises AgentevolveError for an address that is not this machine's, or in use."""
+    try:
+        return socket.create_server((host, port))
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise AgentevolveError(f"{host}:{port}: {why}; name another with --host or --port") from None
 
 
 def _world(wanted: Policy) -> str:

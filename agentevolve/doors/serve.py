@@ -1,7 +1,8 @@
 """One address for every harness: our policy behind OpenAI's chat route, each conversation journalled as an attempt.
 
-POST /v1/chat/completions   as OpenAI has it (also streamed); the header X-Agentevolve-Task names the task, the answer's header
-                            X-Agentevolve-Conversation the conversation
+POST /v1/chat/completions   as OpenAI has it (also streamed), with vLLM's structured_outputs.choice; the header X-Agentevolve-Task
+                            names the task, X-Agentevolve-Split its split: what is not `train` is never learnt from; the answer's
+                            header X-Agentevolve-Conversation names the conversation
 POST /v1/reward             {"conversation" or "task": …, "reward": 0 to 1}: how it ended; `distill` and `evolve` learn from it
 GET  /v1/models             the one model
 """
@@ -16,11 +17,11 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from agentevolve.doors.talks import Talks
+from agentevolve.doors.talks import Talks, Wanted
 from agentevolve.models.tools import Call as ToolCall
 from agentevolve.models.tools import read, written
 from agentevolve.protocols import AgentevolveError, ModelError, Reply
-from agentevolve.records import Message
+from agentevolve.records import SPLITS, Message
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -99,9 +100,9 @@ async def _chat(talks: Talks, request: Request) -> Response:
     messages, tools = [_message(one) for one in _list(body, "messages")], body.get("tools") or []
     if not messages or messages[-1].role == "assistant":
         raise BadRequest("messages: the last one has to be the user's")
-    task = request.headers.get("x-agentevolve-task", "")
+    wanted = _wanted(request, body, tools)
     try:
-        reply, talk = await run_in_threadpool(talks.answer, messages, task, tools, _stops(body), **_asked(body))
+        reply, talk = await run_in_threadpool(talks.answer, messages, wanted, **_asked(body))
     except ModelError as error:
         raise BadRequest(str(error), 502) from None
     except AgentevolveError as error:
@@ -193,10 +194,22 @@ def _written(calls: Any) -> str:
         raise BadRequest("messages: tool_calls that nobody can read") from None
 
 
-def _stops(body: Mapping[str, Any]) -> list[str]:
-    """What ends an answer."""
-    stop = body.get("stop") or []
-    return [stop] if isinstance(stop, str) else [str(one) for one in stop]
+def _wanted(request: Request, body: Mapping[str, Any], tools: Sequence[dict[str, Any]]) -> Wanted:
+    """What is said of the task in the headers, and of the answer in the body; choices in vLLM's way."""
+    split, stop = request.headers.get("x-agentevolve-split", "train"), body.get("stop") or []
+    if split not in SPLITS:
+        raise BadRequest(f"X-Agentevolve-Split: {split[:50]!r} is not known; known: {', '.join(SPLITS)}")
+    held = body.get("structured_outputs") or {}
+    choices = (held.get("choice") if isinstance(held, dict) else None) or []
+    if not isinstance(choices, list) or not all(isinstance(one, str) and one for one in choices):
+        raise BadRequest("structured_outputs.choice: a list of texts is wanted")
+    return Wanted(
+        task=request.headers.get("x-agentevolve-task", ""),
+        split=split,
+        choices=tuple(choices),
+        tools=tuple(tools),
+        stop=(stop,) if isinstance(stop, str) else tuple(map(str, stop)),
+    )
 
 
 def _completion(reply: Reply, tools: bool) -> dict[str, Any]:

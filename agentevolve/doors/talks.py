@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from agentevolve.act.prompting import cleaned_tools, opening
 from agentevolve.act.recall import Asked, Recalled, at_start
@@ -20,11 +20,26 @@ from agentevolve.act.rollout import counter, parts
 from agentevolve.models.tools import Tool, read, written
 from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError, Reply
-from agentevolve.records import Message, Task, Trajectory, Turn
+from agentevolve.records import Message, Split, Task, Trajectory, Turn
 from agentevolve.run.folder import Run
 
-LEARNABLE, SEEN = "1/acquire", "served"  # the phases of conversations with a reward, and of those without one
+LEARNABLE, SEEN = "1/acquire", "served"  # the phases of conversations to learn from, and of those that only were
 MOST = 10_000  # conversations under way
+
+
+class Wanted(NamedTuple):
+    """What a harness says of a conversation and its answer: its name for the task, and whether that is one to learn from (any
+    split but train is only measured); one of `choices`, or a call of `tools`; the answer ends before the first of `stop`.
+    """
+
+    task: str = ""
+    split: Split = "train"
+    choices: tuple[str, ...] = ()
+    tools: tuple[Tool, ...] = ()
+    stop: tuple[str, ...] = ()
+
+
+WANTED = Wanted()
 
 
 @dataclass
@@ -57,19 +72,16 @@ class Talks:
         self._lock = threading.Lock()
         self._numbers = itertools.count(sum(one.task.env == env for one in run.attempts().values()))
 
-    def answer(
-        self, messages: Sequence[Message], task: str = "", tools: Sequence[Tool] = (), stop: Sequence[str] = (), **asked: Any
-    ) -> tuple[Reply, Talk]:
-        """The policy's answer to a conversation, and the talk that it belongs to. `task` is the harness's name for the task.
-
-        The answer ends before the first of `stop`; `asked` is passed on to the model.
-        """
+    def answer(self, messages: Sequence[Message], wanted: Wanted = WANTED, **asked: Any) -> tuple[Reply, Talk]:
+        """The policy's answer to a conversation, and the talk that it belongs to; `asked` is passed on to the model."""
         model, _ = parts(self.policy, self.run)
         if model is None:
             raise AgentevolveError("the oracle answers nobody: it has no model")
-        talk = self._continued(messages) or self._begun(messages, task, tools)
+        talk = self._continued(messages) or self._begun(messages, wanted)
         self.run.budget.alive()
-        reply = _as_sent(model.complete(_shown(talk, messages), tools=talk.tools, **asked), talk.tools, stop)
+        choices = () if talk.tools else wanted.choices
+        reply = model.complete(_shown(talk, messages), choices=choices, tools=talk.tools, **asked)
+        reply = _as_sent(reply, talk.tools, wanted.stop)
         action = Message(role="assistant", content=reply.text)
         with self._lock:
             talk.turns.append(Turn(action=reply.text, thinking=reply.thinking, observation="", usage=reply.usage))
@@ -90,7 +102,7 @@ class Talks:
                 self._waiting[one.task.id].remove(one)
                 self._open.pop(_key(one.said), None)
         for one in found:
-            self.run.add(self._lived(one, LEARNABLE, reward))
+            self.run.add(self._lived(one, LEARNABLE if one.task.split == "train" else SEEN, reward))
         return len(found)
 
     def close(self) -> None:
@@ -99,7 +111,7 @@ class Talks:
             left = [one for waiting in self._waiting.values() for one in waiting]
             self._waiting, self._open = {}, {}
         for one in left:
-            self.run.add(self._lived(one, SEEN, 0.0))
+            self.run.add(self._lived(one, SEEN, None))
 
     def _continued(self, messages: Sequence[Message]) -> Talk | None:
         """The talk that these messages go on with: they begin with all that was said in it, and then say something new."""
@@ -112,21 +124,21 @@ class Talks:
             talk.turns[-1] = talk.turns[-1].model_copy(update={"observation": seen})
         return talk
 
-    def _begun(self, messages: Sequence[Message], name: str, tools: Sequence[Tool]) -> Talk:
+    def _begun(self, messages: Sequence[Message], wanted: Wanted) -> Talk:
         prompt = _prompt(messages)
-        named = name or hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-        task = Task(id=f"served/{named}", env=self.env, split="train", prompt=prompt)
+        named = wanted.task or hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        task = Task(id=f"served/{named}", env=self.env, split=wanted.split, prompt=prompt)
         with self._lock:
             number = next(self._numbers)
         _, memory = parts(self.policy, self.run)
-        recalled, given = Recalled(), cleaned_tools(tools)
+        recalled, given = Recalled(), cleaned_tools(wanted.tools)
         if memory is not None:
             rng = self.run.rng("served", task.id, number)
             count = counter(self.policy, self.run)
-            recalled = at_start(memory, Asked(self.policy, task, prompt, rng, False, bool(given), False, count))
+            recalled = at_start(memory, Asked(self.policy, task, prompt, rng, False, bool(given), wanted.split != "train", count))
         return Talk(task, number, list(messages), given, recalled)
 
-    def _lived(self, talk: Talk, phase: str, reward: float) -> Trajectory:
+    def _lived(self, talk: Talk, phase: str, reward: float | None) -> Trajectory:
         system, shots, prompt = _opened(talk.before)
         return Trajectory(
             id=f"{phase}/{talk.task.id}/{talk.number}",
@@ -144,8 +156,8 @@ class Talks:
             lookup=talk.recalled.lookup,
             asked=talk.asked,
             turns=tuple(talk.turns),
-            reward=reward,
-            end="terminated" if phase == LEARNABLE else "truncated",
+            reward=reward or 0.0,
+            end="truncated" if reward is None else "terminated",
             seconds=time.monotonic() - talk.began,
         )
 
@@ -157,7 +169,7 @@ class Talks:
                 del self._open[key]
                 self._waiting[talk.task.id].remove(talk)
         for _, talk in oldest:
-            self.run.add(self._lived(talk, SEEN, 0.0))
+            self.run.add(self._lived(talk, SEEN, None))
 
 
 def _shown(talk: Talk, messages: Sequence[Message]) -> list[Message]:

@@ -49,5 +49,11 @@ def asked(port: int, program: subprocess.Popen) -> httpx.Response:
 def test_what_cannot_be_served_is_one_line(ask, tmp_path):
     code, out, err = ask("serve", "--model", "oracle", "--out", "r")
     assert (code, out) == (2, "") and err == "error: oracle answers nobody: it is no model of language\n"
-    assert not (tmp_path / "r").exists()
     assert ask("serve", "--model", "nobody/x", "--out", "r")[0] == 2
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, _, err = ask("serve", "--model", "openai/x", "--api-base", "http://127.0.0.1:9/v1", "--out", "r", "--port", port)
+    assert code == 2 and err == f"error: 127.0.0.1:{port}: Address already in use; name another with --host or --port\n"
+    assert not (tmp_path / "r").exists()

@@ -225,6 +225,22 @@ def test_what_the_model_cannot_do_is_an_error_and_the_conversation_can_be_tried_
     assert len(house.lived()) == 1
 
 
+def test_what_is_held_out_is_answered_and_measured_and_never_learnt_from(tmp_path):
+    with served(tmp_path, lambda messages, choices: choices[-1]) as house:
+        body = {"messages": [{"role": "user", "content": "?"}], "structured_outputs": {"choice": ["a", "b"]}}
+        named = {"X_Agentevolve_Task": "t", "X_Agentevolve_Split": "val"}
+        assert house.post("/chat/completions", body, **named).json()["choices"][0]["message"]["content"] == "b"
+        house.post("/reward", {"task": "t", "reward": 1})
+        for wrong, why in (
+            ({"X_Agentevolve_Split": "dev"}, "'dev' is not known; known: train, val, test"),
+            ({}, "a list of texts"),
+        ):
+            bad = body if wrong else body | {"structured_outputs": {"choice": [1]}}
+            assert why in house.post("/chat/completions", bad, **wrong).json()["error"]["message"]
+    (one,) = house.lived().values()
+    assert (one.phase, one.task.split, one.reward, one.end) == ("served", "val", 1.0, "terminated")
+
+
 def test_messages_of_an_example_stay_before_the_task(tmp_path):
     with served(tmp_path, echo) as house:
         asked = [
