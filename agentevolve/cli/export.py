@@ -25,3 +25,15 @@ def export(
 
     count = export(folder, out, form, wanted(split or [], solved=solved, round=round, env=env))
     print(f"{out}: {count} attempts")
+
+
+def import_attempts(
+    files: Annotated[list[Path], typer.Argument(help="JSONL files of TRL's rows, or one JSON file a trajectory of ATIF.")],
+    out: Annotated[Path, typer.Option(parser=named_folder, metavar="<path>", help="The folder of a run of imported attempts.")],
+    form: Annotated[str, typer.Option("--as", help="trl or atif.")],
+) -> None:
+    """Take in attempts that were made elsewhere, as a run's that `distill` learns from."""
+    from agentevolve.doors.imports import take_in
+
+    found = take_in(files, form, out)
+    print(f"{out}: {found.added} attempts added, {found.solved} of them solved, {found.known} known already")

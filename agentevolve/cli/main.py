@@ -31,6 +31,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "distill": policy.distill,
     "report": evolve.report,
     "export": export.export,
+    "import": export.import_attempts,
 }
 MEMORY: dict[str, Callable[..., None]] = {
     "list": memory.list_entries,
