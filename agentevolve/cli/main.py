@@ -13,6 +13,7 @@ import typer
 
 from agentevolve.cli import compare, evolve, export, lists, memory, policy, run
 from agentevolve.cli.options import expanded
+from agentevolve.doors.traces import start_when_asked
 from agentevolve.given import SHOWN, cut
 from agentevolve.protocols import AgentevolveError, BudgetExceeded
 from agentevolve.run.stopping import ended_by_signals
@@ -95,6 +96,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a half surrogate, or a sign that an ASCII terminal has not
+    start_when_asked()
     try:
         with ended_by_signals():
             code = app(standalone_mode=False)

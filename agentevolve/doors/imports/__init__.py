@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agentevolve.doors.imports import atif, trl
-from agentevolve.doors.imports.chats import Chat, lived, attempts_alone
+from agentevolve.doors.imports.chats import Chat, attempts_alone, lived
 from agentevolve.given import shown
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Trajectory

@@ -1,0 +1,131 @@
+"""OpenTelemetry: what happens within attempts as spans with the GenAI conventions' names, over OTLP/HTTP, to any viewer of them.
+
+    invoke_agent agentevolve              an attempt: a trace of its own
+    ├── search_memory MEMORY              what it was shown of memory, at the start or at a turn
+    ├── chat MODEL                        a request to the model, each try by itself
+    └── execute_tool NAME                 the action, and what the world did
+    create_memory MEMORY                  what was remembered
+
+The command line does this when OpenTelemetry's own variables ask for it (OTEL_EXPORTER_OTLP_ENDPOINT or …_TRACES_ENDPOINT, and
+not OTEL_SDK_DISABLED or OTEL_TRACES_EXPORTER=none); a program calls `start`. Nothing of OpenTelemetry is imported before. What
+was said, done and recalled is left out unless OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=true; then without secrets.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from agentevolve.doors.conventions import DESCRIBED, NAME, Facts, spent, text, value, version
+from agentevolve.protocols import AgentevolveError
+from agentevolve.records import Usage
+from agentevolve.run import spans
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import SpanProcessor
+
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+CONTENT = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+_stop: Callable[[], None] = lambda: None  # noqa: E731
+
+
+def asked() -> bool:
+    """Whether the environment asks for traces."""
+    off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or os.environ.get("OTEL_TRACES_EXPORTER") == "none"
+    return any(os.environ.get(name) for name in ENDPOINTS) and not off
+
+
+def start_when_asked() -> None:
+    """Start with the first span, if the environment asks for it; where the packages are missing, say so and go on without."""
+
+    def first(kind: spans.Kind, facts: Facts) -> spans.Span:
+        spans.listen(None)
+        try:
+            start()
+        except AgentevolveError as error:
+            print(f"no traces: {error}", file=sys.stderr)
+        return spans.span(kind, **facts)
+
+    if asked():
+        spans.listen(first)
+
+
+def start(processor: SpanProcessor | None = None, *, content: bool | None = None) -> None:
+    """Send spans from now on, through `processor` (else in batches, to where OpenTelemetry's variables say), until `stop`.
+
+    `content` says whether what was said, done and recalled goes with them (else the environment does). Raises AgentevolveError
+    when the extra "traces" is not installed.
+    """
+    global _stop
+    try:
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        if processor is None:
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+            processor = BatchSpanProcessor(OTLPSpanExporter())
+    except ImportError:
+        raise AgentevolveError('traces need the extra "traces": pip install "agentevolve[traces]"') from None
+    stop()
+    service = {} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": NAME}
+    provider = TracerProvider(resource=Resource.create(service))
+    provider.add_span_processor(processor)
+    tracer = provider.get_tracer(NAME, version())
+    whole = os.environ.get(CONTENT, "").lower() in ("true", "1") if content is None else content
+    spans.listen(lambda kind, facts: _Span(tracer, kind, facts, whole))
+    _stop = provider.shutdown
+
+
+def stop() -> None:
+    """Send what is left, and no more."""
+    global _stop
+    spans.listen(None)
+    _stop()
+    _stop = lambda: None  # noqa: E731
+
+
+class _Span:
+    """A span of OpenTelemetry's: begun when entered, described when left, when everything about it is known."""
+
+    __slots__ = ("_content", "_facts", "_kind", "_span", "_token", "_tracer")
+
+    def __init__(self, tracer: Any, kind: spans.Kind, facts: Facts, content: bool) -> None:
+        self._tracer, self._kind, self._facts, self._content = tracer, kind, facts, content
+
+    def __enter__(self) -> spans.Span:
+        from opentelemetry import context, trace
+
+        kind = trace.SpanKind.CLIENT if self._kind == "chat" else trace.SpanKind.INTERNAL
+        self._span = self._tracer.start_span(self._kind, kind=kind, attributes={"gen_ai.operation.name": self._kind})
+        self._token = context.attach(trace.set_span_in_context(self._span))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        from opentelemetry import context
+
+        if self._span.is_recording():
+            name, attributes = DESCRIBED[self._kind](self._facts, self._content)
+            self._span.update_name(text(f"{self._kind} {name}"))
+            self._span.set_attributes({key: value(one) for key, one in attributes.items() if one is not None})
+            if error is not None:
+                self._fail(error)
+        context.detach(self._token)
+        self._span.end()
+
+    def set(self, **facts: Any) -> None:
+        """Add what is known by now."""
+        self._facts |= facts
+
+    def _fail(self, error: BaseException) -> None:
+        from opentelemetry.trace import Status, StatusCode
+
+        why = getattr(error, "why", error)  # a try that came to nothing says the backend's status
+        status = getattr(why, "status", 0)
+        self._span.set_attribute("error.type", str(status) if status else type(error).__name__)
+        self._span.set_attributes(spent(getattr(error, "usage", Usage())))
+        self._span.set_status(Status(StatusCode.ERROR, text(str(error))[:500]))
