@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from agentevolve.models.tools import read
 from agentevolve.records import SOLVED, Usage
-from agentevolve.redact import redact
+from agentevolve.redact import plain
 from agentevolve.run.spans import Kind
 
 NAME = "agentevolve"
@@ -172,16 +172,8 @@ def _message(one: Facts) -> Facts:
     return {"role": one["role"], "parts": parts}
 
 
-def text(said: str) -> str:
-    """The text without secrets and half surrogate pairs: protobuf takes none."""
-    clear = redact(said)
-    return clear if clear.isascii() else clear.encode("utf-8", "backslashreplace").decode()
-
-
 def value(told: Any) -> Any:
-    """The value as OpenTelemetry takes it: texts, numbers and lists of texts; what is deeper as JSON."""
-    if isinstance(told, str):
-        return text(told)
-    if isinstance(told, list) and all(isinstance(one, str) for one in told):
-        return [text(one) for one in told]
-    return text(json.dumps(told, ensure_ascii=False)) if isinstance(told, list | dict) else told
+    """The value, redacted, as OpenTelemetry takes it: texts, numbers and lists of texts; what is deeper as JSON."""
+    told = plain(told)
+    texts = isinstance(told, list) and all(isinstance(one, str) for one in told)
+    return json.dumps(told, ensure_ascii=False) if isinstance(told, list | dict) and not texts else told

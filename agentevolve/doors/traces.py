@@ -13,13 +13,15 @@ was said, done and recalled is left out unless OTEL_INSTRUMENTATION_GENAI_CAPTUR
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from agentevolve.doors.conventions import DESCRIBED, NAME, Facts, spent, text, value, version
+from agentevolve.doors.conventions import DESCRIBED, NAME, Facts, spent, value, version
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Usage
 from agentevolve.run import spans
@@ -41,12 +43,18 @@ def asked() -> bool:
 def start_when_asked() -> None:
     """Start with the first span, if the environment asks for it; where the packages are missing, say so and go on without."""
 
+    lock, begun = threading.Lock(), False
+
     def first(kind: spans.Kind, facts: Facts) -> spans.Span:
-        spans.listen(None)
-        try:
-            start()
-        except AgentevolveError as error:
-            print(f"no traces: {error}", file=sys.stderr)
+        nonlocal begun
+        with lock:  # the others wait, so that none of theirs is lost
+            if not begun:
+                begun = True
+                try:
+                    start()
+                except AgentevolveError as error:
+                    spans.listen(None)
+                    print(f"no traces: {error}", file=sys.stderr)
         return spans.span(kind, **facts)
 
     if asked():
@@ -68,17 +76,29 @@ def start(processor: SpanProcessor | None = None, *, content: bool | None = None
         if processor is None:
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
+            logging.getLogger(OTLPSpanExporter.__module__).addFilter(_first_complaint())
             processor = BatchSpanProcessor(OTLPSpanExporter())
     except ImportError:
         raise AgentevolveError('traces need the extra "traces": pip install "agentevolve[traces]"') from None
-    stop()
     service = {} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": NAME}
     provider = TracerProvider(resource=Resource.create(service))
     provider.add_span_processor(processor)
     tracer = provider.get_tracer(NAME, version())
     whole = os.environ.get(CONTENT, "").lower() in ("true", "1") if content is None else content
+    before, _stop = _stop, provider.shutdown
     spans.listen(lambda kind, facts: _Span(tracer, kind, facts, whole))
-    _stop = provider.shutdown
+    before()
+
+
+def _first_complaint() -> Callable[[logging.LogRecord], bool]:
+    """Lets one record through: a receiver that is not there is complained of at each of its batches."""
+    said: list[str] = []
+
+    def first(record: logging.LogRecord) -> bool:
+        said.append(record.msg)
+        return len(said) == 1
+
+    return first
 
 
 def stop() -> None:
@@ -110,7 +130,7 @@ class _Span:
 
         if self._span.is_recording():
             name, attributes = DESCRIBED[self._kind](self._facts, self._content)
-            self._span.update_name(text(f"{self._kind} {name}"))
+            self._span.update_name(value(f"{self._kind} {name}"))
             self._span.set_attributes({key: value(one) for key, one in attributes.items() if one is not None})
             if error is not None:
                 self._fail(error)
@@ -128,4 +148,4 @@ class _Span:
         status = getattr(why, "status", 0)
         self._span.set_attribute("error.type", str(status) if status else type(error).__name__)
         self._span.set_attributes(spent(getattr(error, "usage", Usage())))
-        self._span.set_status(Status(StatusCode.ERROR, text(str(error))[:500]))
+        self._span.set_status(Status(StatusCode.ERROR, value(str(error))[:500]))

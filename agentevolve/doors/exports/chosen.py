@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 from agentevolve.given import cut, shown
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import SPLITS, Record, Split, Trajectory
-from agentevolve.redact import redacted
+from agentevolve.redact import plain
 from agentevolve.run.folder import JOURNAL, read_run, seeds
 
 Files = Iterator[tuple[str, str]]  # names within the export's folder, and what each holds
@@ -94,19 +94,6 @@ def round_of(one: Trajectory) -> int:
 def task_set(one: Trajectory) -> str:
     """The task set that the attempt's task is of, by its id (NAME/SPLIT/SEED); its environment for another kind of id."""
     return one.task.id.rpartition(f"/{one.task.split}/")[0] or one.task.env
-
-
-def plain(value: Any) -> Any:
-    """The JSON value without secrets, and with half surrogate pairs written out: no reader of UTF-8 takes them."""
-    return _whole(redacted(value))
-
-
-def _whole(value: Any) -> Any:
-    if isinstance(value, str):
-        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, dict):
-        return {_whole(key): _whole(one) for key, one in value.items()}
-    return [_whole(one) for one in value] if isinstance(value, list) else value
 
 
 def text(value: Any, indent: int | None = None) -> str:
