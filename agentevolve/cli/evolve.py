@@ -29,6 +29,7 @@ def evolve(config: Config, options: RoundsOptions, changes: Changes = None) -> N
     agentevolve evolve examples/quickstart.yaml --out runs/mine --resume
     """
     from agentevolve.config import read_config
+    from agentevolve.doors.trackers import tracked
     from agentevolve.loop.evolve import evolve as evolved
 
     settings = read_config(config, changes or [])
@@ -37,7 +38,8 @@ def evolve(config: Config, options: RoundsOptions, changes: Changes = None) -> N
     place = options.out or new_folder(config.stem)
     if options.dry_run:
         return show_forecast(settings, place, options)
-    evolved(settings, place, resume=options.resume, quiet=options.quiet)
+    with tracked(settings.track, settings.public()):
+        evolved(settings, place, resume=options.resume, quiet=options.quiet)
     report(place, options.as_json)
 
 

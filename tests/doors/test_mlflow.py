@@ -32,9 +32,11 @@ def served(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = ["server", "--host", "127.0.0.1", "--port", str(port), "--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db"]
+    words = ["server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    words += ["--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db"]
+    settings = os.environ | {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # else it waits for prices from the network
     log = (tmp_path / "mlflow.log").open("w")
-    process = subprocess.Popen([sys.executable, "-m", "mlflow", *words], cwd=tmp_path, stdout=log, stderr=log)
+    process = subprocess.Popen([sys.executable, "-m", "mlflow", *words], cwd=tmp_path, env=settings, stdout=log, stderr=log)
     try:
         address = f"http://127.0.0.1:{port}"
         _wait(f"{address}/health", process)
@@ -62,6 +64,7 @@ def test_mlflow_takes_the_spans_and_tells_tokens_and_structure(served, ask, tmp_
         monkeypatch.delenv(name)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", served)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"x-mlflow-experiment-id={experiment}")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60")  # its first request loads much
     monkeypatch.setenv(traces.CONTENT, "true")
     task_file(tmp_path, length=2)
     with Server(walk) as server:
