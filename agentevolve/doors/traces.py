@@ -41,8 +41,7 @@ def asked() -> bool:
 
 
 def start_when_asked() -> None:
-    """Start with the first span, if the environment asks for it; where the packages are missing, say so and go on without."""
-
+    """Start with the first span, if the environment asks for it; where that cannot be, say so once and go on without."""
     lock, begun = threading.Lock(), False
 
     def first(kind: spans.Kind, facts: Facts) -> spans.Span:
@@ -52,9 +51,9 @@ def start_when_asked() -> None:
                 begun = True
                 try:
                     start()
-                except AgentevolveError as error:
+                except Exception as error:  # no package, or a setting of OpenTelemetry's that is none: no attempt ends for it
                     spans.listen(None)
-                    print(f"no traces: {error}", file=sys.stderr)
+                    print(f"no traces: {' '.join(str(error).split())[:200]}", file=sys.stderr)
         return spans.span(kind, **facts)
 
     if asked():
@@ -129,9 +128,10 @@ class _Span:
         from opentelemetry import context
 
         if self._span.is_recording():
-            name, attributes = DESCRIBED[self._kind](self._facts, self._content)
-            self._span.update_name(value(f"{self._kind} {name}"))
-            self._span.set_attributes({key: value(one) for key, one in attributes.items() if one is not None})
+            try:
+                self._describe()
+            except Exception as failure:  # an answer of a form that nobody thought of: no attempt ends for it
+                self._span.set_attribute(f"{NAME}.undescribed", f"{type(failure).__name__}: {failure}"[:200])
             if error is not None:
                 self._fail(error)
         context.detach(self._token)
@@ -140,6 +140,11 @@ class _Span:
     def set(self, **facts: Any) -> None:
         """Add what is known by now."""
         self._facts |= facts
+
+    def _describe(self) -> None:
+        name, attributes = DESCRIBED[self._kind](self._facts, self._content)
+        self._span.update_name(value(f"{self._kind} {name}"))
+        self._span.set_attributes({key: value(one) for key, one in attributes.items() if one is not None})
 
     def _fail(self, error: BaseException) -> None:
         from opentelemetry.trace import Status, StatusCode

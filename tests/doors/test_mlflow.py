@@ -22,7 +22,7 @@ from worlds import task_file
 from agentevolve.doors import traces
 from agentevolve.run.folder import read_run
 
-PATIENCE = 120.0  # seconds until the server answers
+PATIENCE = 240.0  # seconds until the server answers, or has kept what it was sent
 pytestmark = pytest.mark.slow
 
 
@@ -64,15 +64,17 @@ def test_mlflow_takes_the_spans_and_tells_tokens_and_structure(served, ask, tmp_
         monkeypatch.delenv(name)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", served)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"x-mlflow-experiment-id={experiment}")
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60")  # its first request loads much
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "120")  # its first request loads much
     monkeypatch.setenv(traces.CONTENT, "true")
     task_file(tmp_path, length=2)
     with Server(walk) as server:
         code, _, err = ask("run", "corridor.yaml", "--limit", "2", "--out", "r", "--quiet", *backend_words(server))
-    traces.stop()
     assert (code, err) == (0, "run: r\n")
     made = read_run(tmp_path / "r").trajectories
-    found = client.search_traces(locations=[experiment])
+    until = time.monotonic() + PATIENCE
+    while len(found := client.search_traces(locations=[experiment])) < len(made) and time.monotonic() < until:
+        time.sleep(2)
+    traces.stop()
     told = {}
     for one in found:
         spans = {span.span_id: span for span in one.data.spans}

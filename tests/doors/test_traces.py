@@ -234,6 +234,21 @@ def test_without_the_packages_it_is_said_once_and_the_run_goes_on(receiver, monk
     assert capsys.readouterr().err == said
 
 
+def test_what_cannot_be_described_or_started_ends_nothing(receiver, monkeypatch, capsys):
+    traces.start()
+    with span("execute_tool", action=3, tools=TOOLS, env="e"):
+        pass
+    traces.stop()
+    [got] = receiver.spans
+    assert (got.name, got.attributes["agentevolve.undescribed"][:9]) == ("execute_tool", "TypeError")
+    monkeypatch.setattr(traces, "start", lambda: int("no number"))
+    traces.start_when_asked()
+    for _ in range(2):
+        with span("execute_tool", action="x", tools=(), env="e"):
+            pass
+    assert capsys.readouterr().err.count("no traces: invalid literal") == 1
+
+
 def test_what_listens_hears_of_tasks_with_hostile_ids(receiver, tmp_path):
     traces.start()
     run = new_run(tmp_path / "r", workers=1)
