@@ -218,6 +218,7 @@ def test_a_bad_trajectory_is_named_by_file_and_field(ask, tmp_path, change, told
         (["given.jsonl", "--as", "csv"], "--as: 'csv' is not known; known: trl, atif"),
         (["none.jsonl", "--as", "trl"], "none.jsonl: cannot be read: No such file or directory"),
         ([".", "--as", "trl"], "cannot be read: Is a directory"),
+        (["/dev/null", "--as", "trl"], "/dev/null: there is no attempt in it"),
     ],
 )
 def test_what_cannot_be_taken_in_is_said_in_one_line(ask, tmp_path, words, told):

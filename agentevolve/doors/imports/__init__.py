@@ -43,6 +43,8 @@ def take_in(files: Sequence[Path], form: str, out: Path) -> Taken:
         data = _read(path)
         about = {"file": path.name, "sha256": hashlib.sha256(data).hexdigest(), "as": form}
         made = [lived(chat, about) for chat in attempts_alone(list(FORMS[form](data, path)))]
+        if not made:
+            raise AgentevolveError(f"{path}: there is no attempt in it")
         facts[f"imported {about['sha256'][:16]}"] = about | {"attempts": len(made)}
         found |= {one.id: one for one in made}
     return _add(found, facts, out)
