@@ -148,7 +148,7 @@ class Setup(Settings):
 
 
 class Config(Setup):
-    """One evolution. `settings` are the method's own: its keyword parameters."""
+    """One evolution. `settings` are the method's own: its keyword parameters; `track` names who keeps its figures, too."""
 
     tasks: str
     method: str = "agentevolve"
@@ -160,6 +160,7 @@ class Config(Setup):
     gate: Gate = Gate()
     max_tokens: int | None = Field(default=None, gt=0)
     max_usd: float | None = Field(default=None, gt=0)
+    track: Literal["", "trackio", "mlflow", "wandb"] = ""
 
     @model_validator(mode="after")
     def _arms_that_can_be(self) -> Self:

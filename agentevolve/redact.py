@@ -226,6 +226,19 @@ def redacted(value: Any) -> Any:
     return [redacted(one) for one in value] if isinstance(value, list | tuple) else value
 
 
+def plain(value: Any) -> Any:
+    """The JSON value redacted, with half surrogate pairs written out: no reader of UTF-8 takes them."""
+    return _whole(redacted(value))
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_whole(key): _whole(one) for key, one in value.items()}
+    return [_whole(one) for one in value] if isinstance(value, list) else value
+
+
 def _holds_secret(key: str, value: Any) -> bool:
     return isinstance(value, str) and len(value) >= SHORTEST and bool(NAMED.search(key))
 

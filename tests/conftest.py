@@ -1,11 +1,13 @@
 """Parts that several tests need and that take a while to come by."""
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
+from agentevolve.cli.main import main
 from agentevolve.local import catalog
 
 pytest.register_assert_rewrite("faulty")  # its checks tell what they compared
@@ -18,3 +20,19 @@ os.environ["AGENTEVOLVE_KEY_FILE"] = str(Path(KEY.name) / "memory.key")
 def smollm2() -> Path:
     """The GGUF that `local/smollm2-135m` is served from, fetched into the user's cache at the first use."""
     return catalog.serving_gguf(catalog.resolve("smollm2-135m"))
+
+
+@pytest.fixture
+def ask(tmp_path, monkeypatch, capsys):
+    """Run one command line in an empty folder; its exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+
+    def asked(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["agentevolve", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    return asked

@@ -19,6 +19,7 @@ from agentevolve.models.usage import tokens_of
 from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError, Environment, Memory, Model, ModelError, Reply
 from agentevolve.records import Looked, Message, Task, Turn, Usage
+from agentevolve.run.spans import span
 
 ENDLESS = 2**31 - 1  # graph steps: how long an episode is, the environment alone decides
 
@@ -109,7 +110,10 @@ def _recall(state: State, runtime: Held) -> dict[str, Any]:
     attempt.actions = _shuffled(info, attempt.rng)
     attempt.room = attempt.policy.recall.tokens
     if attempt.memory is not None:
-        found = at_start(attempt.memory, _asked(attempt, attempt.prompt, attempt.actions))
+        asking = _asked(attempt, attempt.prompt, attempt.actions)
+        with span("search_memory", memory=attempt.policy.memory, query=asking.query) as told:
+            found = at_start(attempt.memory, asking)
+            told.set(looked=found.looked)
         attempt.demos, attempt.context, attempt.looked = found.demos, found.context, found.looked
         _note(attempt, found)
     _stuck(attempt, observation, attempt.actions)
@@ -144,7 +148,9 @@ def _again(attempt: Attempt, observation: str, actions: tuple[str, ...]) -> Reca
     if attempt.memory is None or when == "start" or (when == "stuck" and not _stuck(attempt, observation, actions)):
         return Recalled()
     asked = _asked(attempt, f"{attempt.prompt}\n{observation}", actions)
-    found = at_turn(attempt.memory, asked, attempt.recalled, attempt.room)
+    with span("search_memory", memory=attempt.policy.memory, query=asked.query) as told:
+        found = at_turn(attempt.memory, asked, attempt.recalled, attempt.room)
+        told.set(looked=found.looked)
     _note(attempt, found)
     return found
 
@@ -184,7 +190,9 @@ def _observe(state: State, runtime: Held) -> dict[str, Any]:
     """Take the action and note what came back."""
     attempt = runtime.context
     reply = state["reply"]
-    step = attempt.environment.step(reply.text)
+    with span("execute_tool", action=reply.text, tools=attempt.tools, env=attempt.task.env) as told:
+        step = attempt.environment.step(reply.text)
+        told.set(step=step)
     actions = _shuffled(step.info, attempt.rng)
     over = step.terminated or step.truncated
     found = Recalled() if over else _again(attempt, step.observation, actions)

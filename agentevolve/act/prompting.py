@@ -88,6 +88,17 @@ def conversation(trajectory: Trajectory, *, keep_context: bool) -> tuple[list[Me
     return opening(_listing(trajectory), trajectory.context, asked, trajectory.demos), said[:-1]
 
 
+def lived_through(trajectory: Trajectory) -> tuple[list[Message], list[tuple[Message, Message]]]:
+    """The attempt as its agent saw it, hint and recalled text with it: (the opening, each action and what came back)."""
+    asked = shown(trajectory.prompt, trajectory.actions, trajectory.policy.show_actions)
+    context = "\n".join(part for part in (trajectory.context, trajectory.hint) if part)
+    turns = []
+    for turn in trajectory.turns:
+        said, seen = exchange(turn, trajectory.policy.show_actions)
+        turns.append((said.model_copy(update={"thinking": turn.thinking}), seen))
+    return opening(trajectory.system, context, asked, trajectory.demos), turns
+
+
 def _listing(trajectory: Trajectory) -> str:
     """The attempt's system message, with the tools in it."""
     house = functools.partial(

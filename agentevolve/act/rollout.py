@@ -23,6 +23,7 @@ from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError, Memory, Model, ModelError
 from agentevolve.records import Task, Trajectory, Usage, lost_reason
 from agentevolve.run.folder import MANNER, Run, same
+from agentevolve.run.spans import span
 from agentevolve.run.underway import doing
 
 ORACLE = "oracle"  # a policy's `model` that replays the environment's own solution: the ceiling
@@ -185,7 +186,8 @@ def attempt(
     make = load_environment(plan.task.env)
     played = Attempt(plan.task, policy, memory, random.Random(plan.seed), plan.hint, run.budget.alive, measured)
     try:
-        with doing(run.making(plan.id)), closing(make()) as played.environment:
+        told = span("invoke_agent", id=plan.id, attempt=played)
+        with told, doing(run.making(plan.id)), closing(make()) as played.environment:
             played.model = model or ScriptedModel(played.environment.oracle(plan.task))
             play(played)
     except AgentevolveError:

@@ -31,6 +31,7 @@ def evolve(config: Config, options: RoundsOptions, changes: Changes = None) -> N
     agentevolve evolve examples/quickstart.yaml --out runs/mine --resume
     """
     from agentevolve.config import read_config
+    from agentevolve.doors.trackers import tracked
     from agentevolve.loop.evolve import evolve as evolved
 
     check_alone("evolve")
@@ -40,7 +41,8 @@ def evolve(config: Config, options: RoundsOptions, changes: Changes = None) -> N
     place = options.out or new_folder(config.stem)
     if options.dry_run:
         return show_forecast(settings, place, options)
-    evolved(settings, place, resume=options.resume, quiet=options.quiet)
+    with tracked(settings.track, settings.public()):
+        evolved(settings, place, resume=options.resume, quiet=options.quiet)
     report(place, options.as_json)
 
 

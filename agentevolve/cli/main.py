@@ -11,8 +11,9 @@ from io import TextIOWrapper
 
 import typer
 
-from agentevolve.cli import compare, evolve, lists, memory, policy, run, serve
+from agentevolve.cli import compare, evolve, export, lists, memory, policy, run, serve
 from agentevolve.cli.options import expanded
+from agentevolve.doors.traces import start_when_asked
 from agentevolve.given import SHOWN, cut
 from agentevolve.protocols import AgentevolveError, BudgetExceeded
 from agentevolve.run.stopping import ended_by_signals
@@ -21,17 +22,19 @@ LONGEST = 1_000  # characters of an error; the names of all task sets are half o
 
 app = typer.Typer(invoke_without_command=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
-COMMANDS = (
-    lists.tasks,
-    lists.models,
-    lists.methods,
-    run.run,
-    evolve.evolve,
-    compare.compare,
-    policy.distill,
-    evolve.report,
-    serve.serve,
-)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "tasks": lists.tasks,
+    "models": lists.models,
+    "methods": lists.methods,
+    "run": run.run,
+    "evolve": evolve.evolve,
+    "compare": compare.compare,
+    "distill": policy.distill,
+    "report": evolve.report,
+    "export": export.export,
+    "import": export.import_attempts,
+    "serve": serve.serve,
+}
 MEMORY: dict[str, Callable[..., None]] = {
     "list": memory.list_entries,
     "show": memory.show_entry,
@@ -68,8 +71,8 @@ def told(context: typer.Context) -> None:
         print(context.get_help())
 
 
-for one in COMMANDS:
-    app.command()(expanded(one))
+for name, one in COMMANDS.items():
+    app.command(name)(expanded(one))
 for group, (help, entries) in GROUPS.items():
     group_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None, callback=told)
     app.add_typer(group_app, name=group, help=help)
@@ -94,6 +97,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a half surrogate, or a sign that an ASCII terminal has not
+    start_when_asked()
     try:
         with ended_by_signals():
             code = app(standalone_mode=False)

@@ -9,11 +9,12 @@ from agentevolve.act.rollout import rollout, unlike
 from agentevolve.config import Config
 from agentevolve.evaluate.gate import forgets, gate, looks, settled
 from agentevolve.evaluate.habits import alarms, habits
-from agentevolve.evaluate.stats import no_verdict
+from agentevolve.evaluate.stats import no_verdict, report
 from agentevolve.loop.policies import GATE
 from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Task, Trajectory
+from agentevolve.run.figures import figures
 from agentevolve.run.folder import Run
 
 CANDIDATES = ("memory", "distilled", "distilled+memory")  # arms the gate may promote
@@ -48,7 +49,25 @@ def judged(
         verdict["promoted"] = next((one for one in verdict["passed"] if one not in forgetful), None)
         run.once(GATE + name, lambda: verdict)
     verdict = run.facts[GATE + name]
+    _tell(run, number, name, {"promoted": float(bool(verdict["promoted"]))})
     return every[verdict["promoted"]] if verdict["promoted"] else policy
+
+
+def _tell(run: Run, number: int, name: str, more: dict[str, float]) -> None:
+    """Tell who keeps figures what the evaluation of that name has found, once, and what the run has cost by then."""
+    if f"told {name}" not in run.facts and figures(run.folder, number, lambda: _figures(run, name) | more):
+        run.once(f"told {name}", lambda: True)
+
+
+def _figures(run: Run, name: str) -> dict[str, float]:
+    known, split = run.attempts(), name.rpartition("/")[2]
+    found: dict[str, float] = {}
+    for arm, ids in run.evaluations()[name].items():
+        told = report(arm, [known[id] for id in ids])
+        shown = {"success": told.success, "low": told.low, "high": told.high, "reward": told.reward, "turns": told.turns}
+        found |= {f"{split}/{arm}/{what}": value for what, value in (shown | {"n": float(told.n)}).items()}
+    spent = run.spent()
+    return found | {"tokens": float(spent.tokens), "usd": spent.usd, "attempts": float(len(known))}
 
 
 def measured(

@@ -18,6 +18,7 @@ from agentevolve.memory.ranking import Words, differing, fused
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import NEAREST, Entry, Ranking, Usage
 from agentevolve.run.lock import LOCK, Lock
+from agentevolve.run.spans import span
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,7 +58,7 @@ class EntryMemory:
 
         What says the same as an entry that is there is kept as a further key and further sources of that one.
         """
-        with self._lock:
+        with self._lock, span("create_memory", memory=self.folder, entries=entries):
             self._check(writing=True)
             for shelf, keys in self._ledger.add(entries).items():
                 known = self._pending.get(shelf, {})

@@ -33,6 +33,7 @@ from agentevolve.policy import ModelOptions, Price
 from agentevolve.protocols import AgentevolveError, Model, ModelError, Reply
 from agentevolve.records import Usage
 from agentevolve.run.budget import Budget
+from agentevolve.run.spans import span
 
 LONGEST_WAIT = 60.0  # seconds between two tries, whatever the backend asks for
 UNUSABLE = 3  # tries of a call whose answers are paid for and cannot be used
@@ -218,7 +219,8 @@ class LiteModel:
         characters = size(request["messages"], request.get("tools", ()))
         limit = request.get("max_tokens") or request["max_completion_tokens"]
         most = Usage(prompt_tokens=characters // 3, completion_tokens=limit)
-        with self._budget.reserve(most.tokens, self._usd(most)) as book:
+        told = span("chat", model=self.name, request=request)
+        with told, self._budget.reserve(most.tokens, self._usd(most)) as book:
             began = time.monotonic()
             try:
                 answer = within(self._options.timeout, lambda: completion(request, self._options.stream), self._budget)
@@ -233,6 +235,7 @@ class LiteModel:
             read = _read(answer, choices, tools)
             usage = self._paid(counted(getattr(answer, "usage", None), characters, read.text + read.thinking), began)
             book(usage)
+            told.set(answer=answer, said=read, usage=usage)
         if read.failure:
             raise _Failed(Trouble("passing", 200, f"{self.name}: {FAILURES[read.failure]}"), usage, unusable=True)
         return read, usage

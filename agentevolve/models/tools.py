@@ -42,6 +42,12 @@ def read(action: str) -> list[Call]:
     return [Call(call["name"], call.get("arguments", {})) for call in calls]
 
 
+def called(action: str, tools: Sequence[Tool]) -> list[Call]:
+    """The calls that an action makes in a world of these tools, where all have arguments by name; else none, as in any other."""
+    calls = read(action) if tools else []
+    return calls if all(isinstance(call.arguments, dict) for call in calls) else []
+
+
 def schema(tools: Sequence[Tool]) -> dict[str, Any]:
     """OpenAI's `response_format` for one call of one of the tools."""
     calls = [
