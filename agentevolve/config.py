@@ -200,7 +200,7 @@ class Comparison(Setup):
 
 
 # what may be another when a run goes on: how much, how fast, from where and at what price; not what is measured
-MAY_CHANGE = {"workers", "threads", "max_tokens", "max_usd", "prices", "api_base"} | {
+MAY_CHANGE = {"workers", "threads", "max_tokens", "max_usd", "prices", "api_base", "track"} | {
     f"model_options.{name}" for name in ("timeout", "tries", "pause", "headers", "stream")
 }
 
