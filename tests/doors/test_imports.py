@@ -240,22 +240,11 @@ def test_a_run_of_our_own_takes_nothing_in(ask, tmp_path):
 
 
 TEXTS = st.text() | st.sampled_from([HOSTILE, "user", "assistant", "system", "agent", "ATIF-v1.8", "text", ""])
-KEYS = st.sampled_from(
-    ["messages", "prompt", "completion", "chosen", "rejected", "label", "reward", "tools", "role", "content", "tool_calls"]
-    + [
-        "function",
-        "name",
-        "arguments",
-        "schema_version",
-        "agent",
-        "steps",
-        "source",
-        "message",
-        "observation",
-        "results",
-        "extra",
-    ]
+NAMES = (
+    "messages prompt completion chosen rejected label reward tools role content tool_calls function name arguments"
+    " schema_version agent steps source message observation results extra"
 )
+KEYS = st.sampled_from(NAMES.split())
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=6),
@@ -268,13 +257,11 @@ MESSAGES = st.lists(
     ),
     max_size=6,
 )
-ROWS = (
-    VALUES | st.fixed_dictionaries({"messages": MESSAGES}) | st.fixed_dictionaries({"prompt": MESSAGES, "completion": MESSAGES})
-)
+CHATS = st.fixed_dictionaries({"messages": MESSAGES}) | st.fixed_dictionaries({"prompt": MESSAGES, "completion": MESSAGES})
 
 
 @settings(max_examples=300, deadline=None)
-@drawn(value=ROWS, form=st.sampled_from(list(FORMS)))
+@drawn(value=VALUES | CHATS, form=st.sampled_from(list(FORMS)))
 def test_whatever_is_given_is_an_attempt_or_one_line(value, form):
     try:
         chats = list(FORMS[form](json.dumps(value).encode(), Path("given")))
