@@ -139,6 +139,7 @@ def _memory(folder: str | Path, ids: Sequence[str]) -> tuple[str, Facts]:
     store = f"{place.parent.name}/{place.name}"  # which run's it is; not where on this machine
     one = ids[0] if len(ids) == 1 else None
     return store, {
+        "gen_ai.provider.name": NAME,
         "gen_ai.memory.store.id": store,
         "gen_ai.memory.record.id": one,
         "gen_ai.memory.record.count": len(ids),

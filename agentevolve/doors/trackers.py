@@ -1,8 +1,9 @@
 """A run's figures in Trackio, MLflow or Weights & Biases: one `log` behind `track:` of a config.
 
 A tracker's package is no dependency and no extra: who uses one has it. Each seed is a run of the project "agentevolve" there, and
-each round a step. Where a tracker keeps what it is told is for its own variables to say (TRACKIO_DIR, MLFLOW_TRACKING_URI,
-WANDB_DIR); W&B stays offline unless WANDB_MODE says otherwise. What a tracker does wrong is said once, and the run goes on.
+each round a step; what is resumed goes on as another run of the same name. Where a tracker keeps what it is told is for its own
+variables to say (TRACKIO_DIR, MLFLOW_TRACKING_URI, WANDB_DIR); W&B stays offline unless WANDB_MODE says otherwise. What a tracker
+does wrong is said once, and the run goes on.
 """
 
 from __future__ import annotations
@@ -40,15 +41,16 @@ class Trackio:
     def __init__(self, name: str, settings: Mapping[str, Any]) -> None:
         import trackio  # type: ignore[import-not-found, unused-ignore]
 
-        self._run = trackio.init(project=PROJECT, name=name, config=dict(settings), embed=False, auto_log_cpu=False)
+        trackio.init(project=PROJECT, name=name, config=dict(settings), embed=False, auto_log_cpu=False)
+        self._trackio = trackio
 
     def log(self, figures: Figures, step: int) -> None:
         """Keep the figures."""
-        self._run.log(dict(figures), step=step)
+        self._trackio.log(dict(figures), step=step)
 
     def finish(self) -> None:
-        """Write what is left."""
-        self._run.finish()
+        """Write what is left: by the module, or its run stays the current one and says so on stdout at the process's end."""
+        self._trackio.finish()
 
 
 class MLflow:
@@ -119,28 +121,31 @@ def tracked(tracker: str, settings: Mapping[str, Any]) -> Iterator[None]:
 
 
 class _Book:
-    """The tracker's runs, by the folders of ours. What it prints goes to stderr: stdout is for results."""
+    """The tracker's run for the one of ours that is under way. What it prints goes to stderr: stdout is for results."""
 
     def __init__(self, tracker: str, settings: Mapping[str, Any]) -> None:
         self._tracker, self._settings = tracker, settings
-        self._runs: dict[Path, Tracker] = {}
+        self._folder = Path()
+        self._run: Tracker | None = None
         self._failed = False
 
     def log(self, folder: Path, step: int, figures: Figures) -> None:
         """Keep the figures of the run in the folder."""
-        self._try(lambda: self._run(folder).log({_named(name): value for name, value in figures.items()}, step))
+        self._try(lambda: self._open(folder).log({_named(name): value for name, value in figures.items()}, step))
 
     def close(self) -> None:
-        """Finish all runs."""
-        for run in self._runs.values():
-            self._try(run.finish)
+        """Finish the run."""
+        if self._run:
+            self._try(self._run.finish)
+        self._run = None
 
-    def _run(self, folder: Path) -> Tracker:
-        if folder not in self._runs:
+    def _open(self, folder: Path) -> Tracker:
+        if self._run is None or folder != self._folder:
+            self.close()  # seeds come one after another
             place = folder.resolve()
             name = f"{place.parent.name}/{place.name}" if place.name.startswith("seed-") else place.name
-            self._runs[folder] = TRACKERS[self._tracker](plain(name), self._settings)
-        return self._runs[folder]
+            self._folder, self._run = folder, TRACKERS[self._tracker](plain(name), self._settings)
+        return self._run
 
     def _try(self, do: Callable[[], None]) -> None:
         if self._failed:

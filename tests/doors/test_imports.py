@@ -5,13 +5,18 @@ from pathlib import Path
 
 import kin
 import pytest
+from hypothesis import given as drawn
+from hypothesis import settings
+from hypothesis import strategies as st
 from lives import HOSTILE, SECRET, lived, lives
 
 from agentevolve.act.prompting import conversation
 from agentevolve.cli.policy import kept
 from agentevolve.doors.exports import Wanted, export
-from agentevolve.doors.imports import take_in
+from agentevolve.doors.imports import FORMS, take_in
+from agentevolve.doors.imports.chats import lived as lived_elsewhere
 from agentevolve.local.adapter import read_adapter
+from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Trajectory
 from agentevolve.refine import best_worst
 from agentevolve.run.folder import read_run
@@ -232,3 +237,36 @@ def test_a_run_of_our_own_takes_nothing_in(ask, tmp_path):
     given(tmp_path, {"messages": [*ASKED, *WON]})
     code, _, err = ask("import", "given.jsonl", "--as", "trl", "--out", "r")
     assert code == 2 and "holds a run of another import; name a new folder with --out" in err
+
+
+TEXTS = st.text() | st.sampled_from([HOSTILE, "user", "assistant", "system", "agent", "ATIF-v1.8", "text", ""])
+NAMES = (
+    "messages prompt completion chosen rejected label reward tools role content tool_calls function name arguments"
+    " schema_version agent steps source message observation results extra"
+)
+KEYS = st.sampled_from(NAMES.split())
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=6),
+    max_leaves=30,
+)
+MESSAGES = st.lists(
+    st.fixed_dictionaries(
+        {"role": st.sampled_from(["system", "user", "assistant", "tool"]), "content": TEXTS | st.none()},
+        optional={"tool_calls": st.lists(st.just({"function": CALLING}), max_size=2), "reasoning_content": TEXTS},
+    ),
+    max_size=6,
+)
+CHATS = st.fixed_dictionaries({"messages": MESSAGES}) | st.fixed_dictionaries({"prompt": MESSAGES, "completion": MESSAGES})
+
+
+@settings(max_examples=300, deadline=None)
+@drawn(value=VALUES | CHATS, form=st.sampled_from(list(FORMS)))
+def test_whatever_is_given_is_an_attempt_or_one_line(value, form):
+    try:
+        chats = list(FORMS[form](json.dumps(value).encode(), Path("given")))
+    except AgentevolveError as error:
+        assert str(error).startswith("given") and "\n" not in str(error)
+        return
+    for one in map(lambda chat: lived_elsewhere(chat, {}), chats):
+        assert one.task.split == "train" and one.turns and examples([one], solved=False)

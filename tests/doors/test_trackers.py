@@ -1,7 +1,8 @@
 """A run's figures at a tracker: what it is told, when, and that its troubles are not the run's; then the real ones.
 
 Trackio, MLflow and W&B are no dependencies: their tests run where somebody installed them beside us (pip install trackio==0.43.0
-mlflow==3.17.2 wandb==0.31.0, in an environment of its own). W&B has no reader of what it wrote offline but its own files.
+mlflow==3.17.2 wandb==0.31.0, in an environment of its own). What W&B wrote offline it reads at its own service alone: here its
+records are read by its own schema of them.
 """
 
 import json
@@ -26,6 +27,9 @@ CONFIG = {
     "recall": {"whole": ["demo"], "nearest": {}},
     "embedder": "hash",
 }
+
+
+BLOCK = 32_768  # bytes
 
 
 @pytest.fixture
@@ -54,13 +58,11 @@ def trackio(monkeypatch):
         print("* a banner")
         told.runs.append(given)
 
-        def finish():
-            told.finished += 1
-
-        return SimpleNamespace(log=log, finish=finish)
+    def finish():
+        told.finished += 1
 
     module = ModuleType("trackio")
-    module.init = init
+    module.init, module.log, module.finish = init, log, finish
     monkeypatch.setitem(sys.modules, "trackio", module)
     return told
 
@@ -87,7 +89,7 @@ def test_what_was_told_is_not_told_again_on_resume(evolve, trackio):
 
 def test_each_seed_is_a_run(evolve, trackio):
     assert evolve("trackio", "seeds=[0,1]")[0] == 0
-    assert [run["name"] for run in trackio.runs] == ["r/seed-0", "r/seed-1"]
+    assert [run["name"] for run in trackio.runs] == ["r/seed-0", "r/seed-1"] and trackio.finished == 2
 
 
 def test_a_tracker_that_fails_is_said_once_and_the_run_goes_on(evolve, trackio):
@@ -142,6 +144,28 @@ def test_wandb_has_written_it_down(evolve, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     assert evolve("wandb")[0] == 0
     [folder] = (tmp_path / "wandb").glob("offline-run-*")
-    [_] = folder.glob("run-*.wandb")
-    summary = json.loads((folder / "files" / "wandb-summary.json").read_text())
-    assert summary["_step"] == 2 and "val/memory/success" in summary
+    [file] = folder.glob("run-*.wandb")
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    found = [Record.FromString(data) for data in records(file.read_bytes())]
+    [run] = [one.run for one in found if one.HasField("run")]
+    assert (run.project, run.display_name) == ("agentevolve", "r")
+    told = [one.history for one in found if one.HasField("history")]
+    names = [{item.key or ".".join(item.nested_key) for item in one.item} for one in told]
+    assert [one.step.num for one in told] == [1, 2] and all("val/memory/success" in one for one in names)
+
+
+def records(data: bytes) -> list[bytes]:
+    """The records of W&B's file: LevelDB's log, in blocks of 32 KB after 7 bytes that say whose it is."""
+    found, part, place = [], b"", 7
+    while place + 7 <= len(data):
+        if (room := BLOCK - place % BLOCK) < 7:  # no header fits: the block's rest is filled with zeros
+            place += room
+            continue
+        length, kind = int.from_bytes(data[place + 4 : place + 6], "little"), data[place + 6]
+        part += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # whole, or the last piece
+            found.append(part)
+            part = b""
+    return found
