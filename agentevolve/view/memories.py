@@ -1,0 +1,278 @@
+"""The list of what a run remembers, and an entry's page: where it came from, who was shown it, and what it was worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlencode
+
+from pydantic import field_validator
+
+from agentevolve.local.adapter import adapters_of
+from agentevolve.memory import Ledger, read_ledger
+from agentevolve.memory.credit import Credit, credits
+from agentevolve.memory.folder import ABOUT, JOURNAL
+from agentevolve.protocols import AgentevolveError
+from agentevolve.records import Entry, PolicyStamp, Record
+from agentevolve.view import rows
+from agentevolve.view.attempts import MOST, PAGE, beyond, cursor
+from agentevolve.view.figures import brief
+from agentevolve.view.index import ReadIndex, Row
+from agentevolve.view.text import words
+
+START = 200  # characters of a text in a list
+ASIDE = 1 << 36  # where the entries begin that nobody is shown
+SORTS = {
+    "first": ("n", False),
+    "last": ("n", True),
+    "round": ("round", False),
+    "reward": ("reward", True),
+    "gain": ("gain", True),
+    "longest": ("chars", True),
+}
+SORTED = {
+    "first": "the oldest first",
+    "last": "the newest first",
+    "round": "by round",
+    "reward": "the best rewarded first",
+    "gain": "the greatest gain first",
+    "longest": "the longest first",
+}
+FACETS = ("kind", "state", "round", "env", "seed")
+SHOWN = "n, seed, id, kind, env, task, round, reward, gain, chars, state, gone, why, start"
+
+
+class Wanted(Record):
+    """Which entries are asked for, as the address says it; empty: all. `after` is the last row of the page before."""
+
+    seed: int | None = None
+    kind: str = ""
+    env: str = ""
+    state: Literal["", "there", "retired", "set aside"] = ""
+    round: int | None = None
+    task: str = ""
+    text: str = ""
+    sort: Literal["first", "last", "round", "reward", "gain", "longest"] = "first"
+    after: str = ""
+
+    @field_validator("seed", "round", mode="before")
+    @classmethod
+    def _empty(cls, value: object) -> object:
+        return None if value == "" else value
+
+    def query(self, **changes: object) -> str:
+        """The address's query, without what is not asked for; `changes` replace fields."""
+        asked = self.model_dump() | {"after": ""} | changes
+        default = type(self)().model_dump()
+        return urlencode({name: value for name, value in asked.items() if value is not None and value != default[name]})
+
+
+class Memories:
+    """The memories of a run's seeds, each read again when its journal has changed."""
+
+    def __init__(self, index: ReadIndex) -> None:
+        self.index = index
+        self._read: dict[int, tuple[tuple[int, ...], Ledger]] = {}
+
+    def update(self) -> None:
+        """Take in what the memories' journals say now."""
+        for seed, folder in sorted(self.index.folders.items()):
+            if (said := _said(folder / "memory")) is None:
+                continue
+            found = self.index.ask("SELECT inode, size, changed FROM memories WHERE seed = ?", (seed,))
+            if not found or tuple(found[0]) != said:
+                self._take(seed, self.ledger(seed), said)
+
+    def ledger(self, seed: int) -> Ledger:
+        """What the memory of a seed says. Raises AgentevolveError where it has none."""
+        folder = self.index.folders[seed] / "memory"
+        if (said := _said(folder)) is None:
+            raise AgentevolveError(f"{folder}: there is no memory")
+        known, ledger = self._read.get(seed, (None, None))
+        if ledger is None or known != said:
+            ledger = read_ledger(folder)
+            self._read[seed] = said, ledger
+        return ledger
+
+    def _take(self, seed: int, ledger: Ledger, said: tuple[int, ...]) -> None:
+        told = [(entry, "there" if ledger.present(entry) else "retired") for entry in ledger.all()]
+        aside = [(entry, "set aside") for entry in ledger.aside()]
+        made = [_row(ledger, seed, place, entry, state) for place, (entry, state) in enumerate(told)]
+        made += [_row(ledger, seed, ASIDE + place, entry, state) for place, (entry, state) in enumerate(aside)]
+        texts = {rows.place(seed, place): f"{entry.key}\n{entry.text}" for place, (entry, _) in enumerate(told)}
+        texts |= {rows.place(seed, ASIDE + place): f"{entry.key}\n{entry.text}" for place, (entry, _) in enumerate(aside)}
+        with self.index.writing():
+            span = rows.place(seed, 0), rows.place(seed + 1, 0)
+            query = f"SELECT {SHOWN} FROM entries WHERE n >= ? AND n < ?"
+            known = {row["n"]: tuple(row) for row in self.index.ask(query, span)}
+            changed = [row for row in made if known.get(row[0]) != row]
+            other = [row for row in changed if row[0] not in known or known[row[0]][2] != row[2]]
+            gone = known.keys() - {row[0] for row in made}
+            old = [(n,) for n in gone | {row[0] for row in other}]
+            for table, column in (("entry_words", "rowid"), ("entries", "n")):
+                self.index.write(f"DELETE FROM {table} WHERE {column} = ?", [one for one in old if one[0] in known])
+            marks = ", ".join("?" * len(SHOWN.split(", ")))
+            self.index.write(f"INSERT OR REPLACE INTO entries ({SHOWN}) VALUES ({marks})", changed)
+            self.index.write(
+                "INSERT INTO entry_words (rowid, text) VALUES (?, ?)", [(row[0], rows.plain(texts[row[0]])) for row in other]
+            )
+            self.index.write("INSERT OR REPLACE INTO memories VALUES (?, ?, ?, ?)", [(seed, *said)])
+
+
+def listed(index: ReadIndex, asked: Wanted) -> dict[str, Any]:
+    """A page of the entries: `rows` with how often each was used, the filter in words, and the query of the next page."""
+    where, values = _where(asked)
+    [[count]] = index.ask(f"SELECT count(*) FROM entries WHERE {where}", values)
+    column, down = SORTS[asked.sort]
+    behind, more = beyond(asked.after, column, down, ())
+    way = "DESC" if down else "ASC"
+    query = f"SELECT {SHOWN} FROM entries WHERE {where}{behind} ORDER BY {column} {way}, n {way} LIMIT ?"
+    found = index.ask(query, (*values, *more, PAGE + 1))
+    return {
+        "rows": [{**dict(row), "uses": uses_of(index, row["id"], row["seed"])} for row in found[:PAGE]],
+        "count": count,
+        "said": f"{count:,} {in_words(asked)}",
+        "next": asked.query(after=cursor(found[PAGE - 1], column)) if len(found) > PAGE else "",
+    }
+
+
+def in_words(asked: Wanted) -> str:
+    """The filter as the rest of one sentence."""
+    parts = [part for part in _parts(asked) if part]
+    return " ".join(["entries", *parts]) + f"; {SORTED[asked.sort]}."
+
+
+def _parts(asked: Wanted) -> Iterator[str]:
+    yield f"of the kind {asked.kind}" if asked.kind else ""
+    states = {"there": "that are there", "retired": "that were retired", "set aside": "that your key has not signed"}
+    yield states.get(asked.state, "")
+    yield f"of round {asked.round}" if asked.round is not None else ""
+    yield f"about the task {asked.task}" if asked.task else ""
+    yield f"of the environment {asked.env}" if asked.env else ""
+    yield f"of seed {asked.seed}" if asked.seed is not None else ""
+    yield f"with the words “{asked.text}”" if asked.text else ""
+
+
+def facets(index: ReadIndex, asked: Wanted) -> dict[str, list[dict[str, Any]]]:
+    """For each facet its values with how many entries have them, under the rest of the filter."""
+    return {name: _facet(index, name, asked) for name in FACETS}
+
+
+def _facet(index: ReadIndex, name: str, asked: Wanted) -> list[dict[str, Any]]:
+    where, values = _where(asked.model_copy(update={name: Wanted().model_dump()[name]}))
+    query = f"SELECT {name} AS value, count(*) AS count FROM entries WHERE {where} GROUP BY {name} ORDER BY {name} LIMIT {MOST}"
+    chosen = getattr(asked, name)
+    return [{**dict(one), "chosen": one["value"] == chosen} for one in index.ask(query, values)]
+
+
+def uses_of(index: ReadIndex, id: str, seed: int) -> int:
+    """How many attempts of the seed were shown the entry."""
+    [[count]] = index.ask(f"SELECT count(DISTINCT n) {_USES}", (id, *_span(seed)))
+    return int(count)
+
+
+def entry_page(memories: Memories, id: str, seed: int | None) -> dict[str, Any]:
+    """One entry whole: its text, sources, uses, credit. Raises AgentevolveError if no memory of the run has it."""
+    index = memories.index
+    found = index.ask("SELECT * FROM entries WHERE id = ? AND (? IS NULL OR seed = ?) ORDER BY n", (id, seed, seed))
+    if not found:
+        raise AgentevolveError(f"there is no entry {id[:200]!r} in this run's memory")
+    row = found[0]
+    ledger = memories.ledger(row["seed"])
+    entry = _entry(ledger, row)
+    uses = index.ask(f"SELECT n, id, turn, similarity, u_tokens, task, arm, round, outcome {_USES} ORDER BY n, turn", _key(row))
+    return {
+        "row": {**dict(row), "uses": uses_of(index, row["id"], row["seed"])},
+        "entry": entry.model_dump(mode="json", exclude={"lived"}),
+        "sources": [_source(index, source, row["seed"]) for source in entry.sources[:MOST]],
+        "uses": [dict(one) for one in uses[:PAGE]],
+        "credit": credit_of(index, row).model_dump(),
+        "gains": _gains(ledger, entry),
+        "adapters": [path.name for path, info in _adapters(index, row["seed"]) if {*entry.sources} & {*info.sources}],
+    }
+
+
+def credit_of(index: ReadIndex, row: Row) -> Credit:
+    """What the entry was worth so far: its uses against the same tasks without it."""
+    id, seed = row["id"], row["seed"]
+    shown = {one["n"] for one in index.ask(f"SELECT n {_USES} AND turn = 0", (id, *_span(seed)))}
+    late = "n NOT IN (SELECT n FROM uses WHERE turn > 0)"
+    query = f"SELECT * FROM attempts WHERE standing = 1 AND n >= ? AND n < ? AND {late} AND task IN (SELECT task {_USES})"
+    stamps: dict[str, PolicyStamp] = {}
+    attempts = []
+    for one in index.ask(query, (*_span(seed), id, *_span(seed))) if shown else []:
+        attempts.append(brief(one, stamps).model_copy(update={"recalled": (id,) if one["n"] in shown else ()}))
+    return credits(attempts).get(id, Credit())
+
+
+# the uses of an entry in a seed, with the attempts that stand
+_USES = (
+    "FROM (SELECT entry, n, turn, similarity, tokens AS u_tokens FROM uses) JOIN attempts USING (n)"
+    " WHERE entry = ? AND n >= ? AND n < ? AND standing = 1"
+)
+
+
+def _span(seed: int) -> tuple[int, int]:
+    return rows.place(seed, 0), rows.place(seed + 1, 0)
+
+
+def _key(row: Row) -> tuple[Any, ...]:
+    return (row["id"], *_span(row["seed"]))
+
+
+def _entry(ledger: Ledger, row: Row) -> Entry:
+    if row["state"] == "set aside":
+        return next(one for one in ledger.aside() if one.id == row["id"])
+    found = ledger.get(row["id"])
+    if found is None:
+        raise AgentevolveError(f"the entry {row['id'][:200]!r} was forgotten meanwhile")
+    return found
+
+
+def _source(index: ReadIndex, id: str, seed: int) -> dict[str, Any]:
+    """A source, with what came of it where it is in the run."""
+    found = index.ask("SELECT id, outcome, task, arm, round FROM attempts WHERE id = ? AND seed = ? AND standing = 1", (id, seed))
+    return {"seed": seed, **dict(found[0])} if found else {"id": id}
+
+
+def _gains(ledger: Ledger, entry: Entry) -> list[dict[str, Any]]:
+    """What the entry was worth by round, where that was written down."""
+    last = max((one.round for one in ledger.entries()), default=0) + 1
+    by_round = [(number, ledger.gain(entry.id, number)) for number in range(last + 1)]
+    changes = zip([(0, 0.0), *by_round], by_round, strict=False)
+    return [{"round": number, "gain": gain} for (_, before), (number, gain) in changes if gain != before]
+
+
+def _adapters(index: ReadIndex, seed: int) -> list[tuple[Path, Any]]:
+    return list(adapters_of(index.folders[seed]))
+
+
+def _said(folder: Path) -> tuple[int, ...] | None:
+    """What changes when the memory's journal does; None where there is no memory."""
+    if not (folder / ABOUT).is_file() or not (folder / JOURNAL).is_file():
+        return None
+    about = (folder / JOURNAL).stat()
+    return about.st_ino, about.st_size, about.st_mtime_ns
+
+
+def _row(ledger: Ledger, seed: int, place: int, entry: Entry, state: str) -> tuple[Any, ...]:
+    gone, why = ledger.gone(entry.id) or (None, "") if state == "retired" else (None, "")
+    facts: Mapping[str, Any] = entry.model_dump(include={"id", "kind", "env", "task", "round", "reward"})
+    about = [rows.plain(facts[name]) if isinstance(facts[name], str) else facts[name] for name in ("kind", "env", "task")]
+    gain = ledger.gain(entry.id)
+    shown = (entry.round, entry.reward, gain, len(entry.text), state, gone, rows.plain(why), rows.plain(entry.text[:START]))
+    return (rows.place(seed, place), seed, rows.plain(entry.id), *about, *shown)
+
+
+def _where(asked: Wanted) -> tuple[str, list[Any]]:
+    parts, values = ["1"], []
+    for name in ("seed", "kind", "env", "state", "round", "task"):
+        value = getattr(asked, name)
+        if value not in (None, ""):
+            parts.append(f"{name} = ?")
+            values.append(value)
+    if asked.text:
+        parts.append("n IN (SELECT rowid FROM entry_words WHERE entry_words MATCH ?)")
+        values.append(words(asked.text))
+    return " AND ".join(parts), values
