@@ -11,7 +11,7 @@ from io import TextIOWrapper
 
 import typer
 
-from agentevolve.cli import compare, evolve, lists, memory, policy, run
+from agentevolve.cli import compare, evolve, lists, memory, policy, run, view
 from agentevolve.cli.options import expanded
 from agentevolve.given import SHOWN, cut
 from agentevolve.protocols import AgentevolveError, BudgetExceeded
@@ -21,7 +21,17 @@ LONGEST = 1_000  # characters of an error; the names of all task sets are half o
 
 app = typer.Typer(invoke_without_command=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
-COMMANDS = (lists.tasks, lists.models, lists.methods, run.run, evolve.evolve, compare.compare, policy.distill, evolve.report)
+COMMANDS = (
+    lists.tasks,
+    lists.models,
+    lists.methods,
+    run.run,
+    evolve.evolve,
+    compare.compare,
+    policy.distill,
+    evolve.report,
+    view.view,
+)
 MEMORY: dict[str, Callable[..., None]] = {
     "list": memory.list_entries,
     "show": memory.show_entry,

@@ -11,6 +11,7 @@ from pydantic import field_validator
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Record, Trajectory
 from agentevolve.view.index import ReadIndex, Row
+from agentevolve.view.rows import plain
 from agentevolve.view.text import words
 
 PAGE = 50
@@ -120,10 +121,9 @@ def _facet(index: ReadIndex, name: str, asked: Asked) -> list[dict[str, Any]]:
 
 
 def row_of(index: ReadIndex, id: str, seed: int | None) -> Row:
-    """The row of the attempt of that id, of the first seed that has one if none is named. Raises AgentevolveError if there is none."""
-    found = index.ask(
-        "SELECT * FROM attempts WHERE id = ? AND standing = 1 AND (? IS NULL OR seed = ?) ORDER BY n", (id, seed, seed)
-    )
+    """The row of the attempt of that id, in that seed or the first that has one. Raises AgentevolveError where there is none."""
+    query = "SELECT * FROM attempts WHERE id = ? AND standing = 1 AND (? IS NULL OR seed = ?) ORDER BY n"
+    found = index.ask(query, (plain(id), seed, seed))
     if not found:
         raise AgentevolveError(f"there is no attempt {id[:200]!r} in this run")
     return found[0]
