@@ -39,16 +39,35 @@ def evolve(config: Config, options: RoundsOptions, changes: Changes = None) -> N
     report(place, options.as_json)
 
 
-def report(run: Annotated[Path, typer.Argument(help="A run's folder.")], as_json: Json = False) -> None:
+def report(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    as_json: Json = False,
+    html: Annotated[Path | None, typer.Option(help="Write all of it, its attempts too, into this one file to look at.")] = None,
+    md: Annotated[bool, typer.Option("--md", help="Print the tables as Markdown, for a pull request.")] = False,
+) -> None:
     """Print a run's tables (all seeds pooled) and draw its learning curve into the run's folder."""
     from agentevolve.loop.reports import reports
     from agentevolve.run.folder import read_run, seeds
 
+    if html:
+        return _write_html(run, html)
     found = reports(run, [read_run(folder) for folder in seeds(run)])
+    if md:
+        from agentevolve.view.file import markdown
+
+        print(markdown(found), end="")
+        return
     show_reports(found.tables, as_json)
     for line in found.verdicts:
         print(line, file=sys.stderr if as_json else sys.stdout)
     aside([*forecast_error(run), _picture(found)])
+
+
+def _write_html(run: Path, path: Path) -> None:
+    from agentevolve.view.file import html
+    from agentevolve.whole import write_whole
+
+    print(write_whole(path, html(run)))
 
 
 def _picture(found: Found) -> str:

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.types import ASGIApp
 
-STATIC = Path(__file__).parent / "static"
 KINDS = {".css": "text/css", ".js": "text/javascript"}
 LOOK = 1.0  # seconds between two looks at whether a run has grown
 QUIET = 15.0  # seconds after which a silent stream says that it is still there
@@ -167,7 +166,7 @@ def _static(request: Request) -> Response:
     from starlette.exceptions import HTTPException
     from starlette.responses import Response
 
-    known = {path.name: path for path in STATIC.iterdir() if path.suffix in KINDS}
+    known = {path.name: path for path in templates.STATIC.iterdir() if path.suffix in KINDS}
     path = known.get(request.path_params["file"])
     if path is None:
         raise HTTPException(404)

@@ -19,30 +19,30 @@ def cut(text: str, most: int = LONG) -> dict[str, Any]:
     return {"text": text[:most], "more": max(0, len(text) - most)}
 
 
-def replay(one: Trajectory, turn: int) -> dict[str, Any]:
-    """The attempt with the TURNS turns around number `turn` (from 1; 0 is the start), as JSON values."""
+def replay(one: Trajectory, turn: int, most: int = LONGER) -> dict[str, Any]:
+    """The attempt with the TURNS turns around number `turn` (from 1; 0: the start), as JSON values; texts cut at `most`."""
     turn = max(0, min(turn, len(one.turns)))
     first = max(0, turn - 1) // TURNS * TURNS
     admitted = [one.actions, *(step.actions for step in one.turns)]
-    steps = [_turn(step, number, admitted[number - 1]) for number, step in enumerate(one.turns, 1)][first : first + TURNS]
+    steps = [_turn(step, number, admitted[number - 1], most) for number, step in enumerate(one.turns, 1)][first : first + TURNS]
     return {
         "turn": turn,
         "turns": len(one.turns),
         "first": first + 1,
         "last": min(first + TURNS, len(one.turns)),
-        "start": _start(one),
+        "start": _start(one, most),
         "steps": steps,
     }
 
 
-def _start(one: Trajectory) -> dict[str, Any]:
+def _start(one: Trajectory, most: int) -> dict[str, Any]:
     """What the agent was shown before its first action."""
     return {
-        "system": cut(one.system, LONGER),
-        "prompt": cut(one.prompt, LONGER),
-        "context": cut(one.context, LONGER),
-        "hint": cut(one.hint),
-        "demos": [{"role": message.role, **cut(message.content)} for message in one.demos[:TURNS]],
+        "system": cut(one.system, most),
+        "prompt": cut(one.prompt, most),
+        "context": cut(one.context, most),
+        "hint": cut(one.hint, min(most, LONG)),
+        "demos": [{"role": message.role, **cut(message.content, min(most, LONG))} for message in one.demos[:TURNS]],
         "demos_more": max(0, len(one.demos) - TURNS),
         "looked": _looked(one.looked),
         "tools": [_name(tool) for tool in one.tools[:ACTIONS]],
@@ -55,16 +55,16 @@ def _name(tool: dict[str, Any]) -> str:
     return str(function.get("name", "")) if isinstance(function, dict) else ""
 
 
-def _turn(step: Turn, number: int, admitted: Sequence[str]) -> dict[str, Any]:
+def _turn(step: Turn, number: int, admitted: Sequence[str], most: int) -> dict[str, Any]:
     return {
         "number": number,
         "admitted": _listed(admitted),
         "admissible": step.action in admitted if admitted else None,
-        "thinking": cut(step.thinking),
-        "action": cut(step.action),
-        "context": cut(step.context, LONGER),
+        "thinking": cut(step.thinking, min(most, LONG)),
+        "action": cut(step.action, min(most, LONG)),
+        "context": cut(step.context, most),
         "looked": _looked(step.looked),
-        "observation": cut(step.observation),
+        "observation": cut(step.observation, min(most, LONG)),
         "reward": step.reward,
         "tokens": step.usage.tokens,
         "seconds": step.usage.seconds,
@@ -91,6 +91,7 @@ def side_by_side(one: Trajectory, other: Trajectory, turn: int | None) -> dict[s
         differs: int | None = 0
     else:
         differs = apart
+    recalled = [_as_text(side) for side in (one, other)]
     first = max(0, (turn or apart or 1) - 1) // TURNS * TURNS
     numbers = range(first + 1, min(first + TURNS, both) + 1)
     return {
@@ -99,10 +100,20 @@ def side_by_side(one: Trajectory, other: Trajectory, turn: int | None) -> dict[s
         "turns": both,
         "first": first + 1,
         "last": min(first + TURNS, both),
-        "prompts": {name: _compared(getattr(one, name), getattr(other, name)) for name in ("system", "context", "prompt")},
+        "prompts": {
+            "system": _compared(one.system, other.system),
+            "demos": _compared(*recalled),
+            "context": _compared(one.context, other.context),
+            "prompt": _compared(one.prompt, other.prompt),
+        },
         "steps": [{"number": number, "sides": [_side(one, number), _side(other, number)]} for number in numbers],
         "same": [number for number in numbers if _at(one, number) == _at(other, number)],
     }
+
+
+def _as_text(one: Trajectory) -> str:
+    """The recalled attempts as one text."""
+    return "\n".join(f"{message.role}: {message.content}" for message in one.demos)
 
 
 def _at(one: Trajectory, number: int) -> tuple[str, str] | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -15,6 +16,9 @@ from agentevolve.view.text import visible
 if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
+
+
+STATIC = Path(__file__).parent / "static"  # the style and the scripts
 
 
 @functools.cache
