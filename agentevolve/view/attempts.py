@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Record, Trajectory
@@ -38,19 +38,22 @@ SORTED = {
 SHOWN = "n, size, seed, id, task, split, round, arm, outcome, reward, ended, error, turns, tokens, took, recalled, cut, forgotten"
 
 
+Number = Annotated[int, Field(ge=0, le=1_000_000_000)]
+
+
 class Asked(Record):
     """Which attempts are asked for, as the address says it; empty: all. `after` is the last row of the page before."""
 
-    seed: int | None = None
+    seed: Number | None = None
     task: str = ""
     outcome: Literal["", "solved", "not solved", "lost"] = ""
-    round: int | None = None
+    round: Number | None = None
     arm: str = ""
     split: Literal["", "train", "val", "test"] = ""
     entry: str = ""
     reason: str = ""
-    at_least: int | None = None
-    at_most: int | None = None
+    at_least: Number | None = None
+    at_most: Number | None = None
     text: str = ""
     sort: Literal["first", "last", "reward", "turns", "tokens", "slowest", "task"] = "first"
     after: str = ""

@@ -16,7 +16,7 @@ from agentevolve.memory.folder import ABOUT, JOURNAL
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Entry, PolicyStamp, Record
 from agentevolve.view import rows
-from agentevolve.view.attempts import MOST, PAGE, beyond, cursor
+from agentevolve.view.attempts import MOST, PAGE, Number, beyond, cursor
 from agentevolve.view.figures import brief
 from agentevolve.view.index import ReadIndex, Row
 from agentevolve.view.text import words
@@ -46,11 +46,11 @@ SHOWN = "n, seed, id, kind, env, task, round, reward, gain, chars, state, gone, 
 class Wanted(Record):
     """Which entries are asked for, as the address says it; empty: all. `after` is the last row of the page before."""
 
-    seed: int | None = None
+    seed: Number | None = None
     kind: str = ""
     env: str = ""
     state: Literal["", "there", "retired", "set aside"] = ""
-    round: int | None = None
+    round: Number | None = None
     task: str = ""
     text: str = ""
     sort: Literal["first", "last", "round", "reward", "gain", "longest"] = "first"
@@ -233,7 +233,7 @@ def _entry(ledger: Ledger, row: Row) -> Entry:
 def _source(index: ReadIndex, id: str, seed: int) -> dict[str, Any]:
     """A source, with what came of it where it is in the run."""
     found = index.ask("SELECT id, outcome, task, arm, round FROM attempts WHERE id = ? AND seed = ? AND standing = 1", (id, seed))
-    return {"seed": seed, **dict(found[0])} if found else {"id": id}
+    return {"seed": seed, **dict(found[0])} if found else {"id": id, "outcome": ""}
 
 
 def _gains(ledger: Ledger, entry: Entry) -> list[dict[str, Any]]:

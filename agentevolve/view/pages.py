@@ -62,9 +62,9 @@ class Pages:
     def attempt(self, name: str, query: Query) -> dict[str, Any]:
         """One attempt, turn by turn."""
         index = self.places.index(name)
-        row = attempts.row_of(index, query.get("id", ""), _number(query, "seed"))
+        row = attempts.row_of(index, query.get("id", ""), number(query, "seed"))
         one = attempts.body_of(index, row)
-        found = shown.replay(one, _number(query, "turn") or 0)
+        found = shown.replay(one, number(query, "turn") or 0)
         policy, cost = one.policy.model_dump(mode="json"), one.usage.model_dump()
         known = {**dict(row), "policy": policy, "usage": cost, "hint": bool(one.hint), "error": one.error[: shown.LONG]}
         return {**self._about(name, index), "row": known, **found, "beside": attempts.beside(index, row)}
@@ -72,9 +72,9 @@ class Pages:
     def compare(self, name: str, query: Query) -> dict[str, Any]:
         """Two attempts beside each other."""
         index = self.places.index(name)
-        found = [attempts.row_of(index, query.get(side, ""), _number(query, f"seed_{side}")) for side in ("a", "b")]
+        found = [attempts.row_of(index, query.get(side, ""), number(query, f"seed_{side}")) for side in ("a", "b")]
         one, other = (attempts.body_of(index, row) for row in found)
-        both = shown.side_by_side(one, other, _number(query, "turn"))
+        both = shown.side_by_side(one, other, number(query, "turn"))
         return {**self._about(name, index), "rows": [_brief(dict(row)) for row in found], **both}
 
     def memory(self, name: str, query: Query) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class Pages:
     def entry(self, name: str, query: Query) -> dict[str, Any]:
         """One entry of the memory."""
         held = self._memory(name)
-        found = memories.entry_page(held, query.get("id", ""), _number(query, "seed"))
+        found = memories.entry_page(held, query.get("id", ""), number(query, "seed"))
         text = shown.cut(found["entry"].pop("text"), shown.LONGER)
         return {**self._about(name, held.index), **found, "text": text}
 
@@ -205,7 +205,7 @@ def _brief(row: dict[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in names}
 
 
-def _number(query: Query, name: str) -> int | None:
+def number(query: Query, name: str) -> int | None:
     """A whole number of the query, if it is there. Raises AgentevolveError where it is none."""
     said = query.get(name, "")
     if not said:

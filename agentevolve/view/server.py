@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
@@ -20,7 +21,7 @@ from agentevolve.run.folder import JOURNAL
 from agentevolve.view import attempts, memories, templates
 from agentevolve.view.attempts import Asked
 from agentevolve.view.memories import Wanted
-from agentevolve.view.pages import Pages
+from agentevolve.view.pages import Pages, number
 from agentevolve.view.places import Places
 from agentevolve.view.security import Guard, hosts
 
@@ -80,7 +81,7 @@ class Inspector:
 
     def _page(self, page: str, *, twin: bool = False) -> Callable[[Request], Response]:
         def answer(request: Request) -> Response:
-            from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
+            from starlette.responses import HTMLResponse, RedirectResponse
 
             query = dict(request.query_params)
             if "" in query.values():  # what a form sends of fields that were left empty is no part of the address
@@ -88,7 +89,7 @@ class Inspector:
                 return RedirectResponse(f"{request.url.path}?{urlencode(kept)}" if kept else request.url.path, 303)
             values = self._values(page, request, query)
             if twin:
-                return JSONResponse(values)
+                return _json(values)
             return HTMLResponse(templates.page(page, values, **self._around(page, request, values, query)))
 
         return answer
@@ -139,7 +140,7 @@ class Inspector:
         from starlette.responses import RedirectResponse
 
         said = {key: values[0] for key, values in parse_qs((await request.body())[:10_000].decode("utf-8", "replace")).items()}
-        name, id, seed = request.path_params["run"], said.get("id", ""), int(said.get("seed", "0"))
+        name, id, seed = request.path_params["run"], said.get("id", ""), number(said, "seed") or 0
         await asyncio.to_thread(self._retired, name, id, seed, said.get("why", "by hand"))
         return RedirectResponse(templates.link(name, "entry", id=id, seed=seed), 303)
 
@@ -152,11 +153,11 @@ class Inspector:
             memory.retire(id, max((one.round for one in memory.entries()), default=0), why)
 
     async def _missing(self, request: Request, error: Exception) -> Response:
-        from starlette.responses import HTMLResponse, JSONResponse
+        from starlette.responses import HTMLResponse
 
         said = str(error) if isinstance(error, AgentevolveError) else "there is no such page"
         if request.url.path.endswith(".json"):
-            return JSONResponse({"error": said}, 404)
+            return _json({"error": said}, 404)
         around = {"nonce": request.scope.get("nonce", ""), "address": "", "twin": "/index.json", "live": "", "here": ""}
         return HTMLResponse(templates.page("error", {"error": said}, **around), 404)
 
@@ -171,6 +172,13 @@ def _static(request: Request) -> Response:
     if path is None:
         raise HTTPException(404)
     return Response(path.read_bytes(), media_type=KINDS[path.suffix])
+
+
+def _json(values: Mapping[str, Any], status: int = 200) -> Response:
+    """The values as JSON in ASCII: what is odd in a text is there by its number."""
+    from starlette.responses import Response
+
+    return Response(json.dumps(values), status, media_type="application/json")
 
 
 def _under_way(values: Mapping[str, Any]) -> bool:

@@ -15,64 +15,29 @@ from agentevolve.records import Entry
 from agentevolve.refine import demos
 from agentevolve.update import memory_of, remember
 
-TAGS = frozenset(
-    [
-        "html",
-        "head",
-        "meta",
-        "title",
-        "link",
-        "script",
-        "body",
-        "a",
-        "header",
-        "nav",
-        "main",
-        "h1",
-        "h2",
-        "h3",
-        "p",
-        "span",
-        "div",
-        "section",
-        "article",
-        "aside",
-        "form",
-        "label",
-        "input",
-        "select",
-        "option",
-        "button",
-        "table",
-        "caption",
-        "thead",
-        "tbody",
-        "tr",
-        "th",
-        "td",
-        "ul",
-        "li",
-        "dl",
-        "dt",
-        "dd",
-        "details",
-        "summary",
-        "figure",
-        "img",
-        "time",
-        "bdi",
-        "code",
-        "strong",
-        "ins",
-        "del",
-        "dialog",
-        "kbd",
-        "footer",
-        "style",
-        "small",
-        "br",
-    ]
-)
+TAGS = {"html", "head", "meta", "title", "link", "script", "style", "body", "a", "header", "nav", "main", "h1", "h2", "h3", "p"}
+TAGS |= {"span", "div", "section", "article", "aside", "footer", "form", "label", "input", "select", "option", "button", "table"}
+TAGS |= {
+    "caption",
+    "thead",
+    "tbody",
+    "tr",
+    "th",
+    "td",
+    "ul",
+    "li",
+    "dl",
+    "dt",
+    "dd",
+    "details",
+    "summary",
+    "figure",
+    "img",
+    "time",
+}
+TAGS |= {"bdi", "code", "strong", "ins", "del", "dialog", "kbd"}
+ODD = ("Cc", "Cf", "Cs", "Zl")
+LINKS = ("/", "#", "data:,", "data:image/svg")
 WITHIN = {"mean": 0.5, "low": 0.1, "high": 0.8, "n": 3, "pairs": 3, "lost": 0}
 
 
@@ -84,11 +49,9 @@ def lived(place: Path, says: str = "") -> Path:
     memory_of(run).add([Entry(id="rule", kind="insight", key="lamp", text=f"Go to the lamp.{says}", env="e", round=1)])
     rollout(Policy(model="oracle"), make_tasks(2, "Broken"), run, phase="1/broken")
     use_model(run, ScriptedModel(learner), policy)
-    ids = {}
+    ids, held = {}, make_tasks(3, split="val", name=f"Corridor{says}")
     for arm, one in (("base", Policy(model="oracle")), ("memory", policy)):
-        made = rollout(
-            one, make_tasks(3, split="val", name=f"Corridor{says}"), run, phase=f"1/val/{arm}", luck="val", measuring=True
-        )
+        made = rollout(one, held, run, phase=f"1/val/{arm}", luck="val", measuring=True)
         ids[arm] = [attempt.id for attempt in made]
     run.once("evaluation 1/val", lambda: ids)
     verdict = {"promoted": "memory", "holder": "base", "level": 0.95, "tasks": 3, "of": 3, "differences": {"memory": WITHIN}}
@@ -130,9 +93,7 @@ class Page(HTMLParser):
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.wrong = [
-            f"U+{ord(sign):04X}" for sign in text if sign != "\n" and unicodedata.category(sign) in ("Cc", "Cf", "Cs", "Zl")
-        ]
+        self.wrong = [f"U+{ord(sign):04X}" for sign in text if sign != "\n" and unicodedata.category(sign) in ODD]
         self.tags: list[str] = []
         self.feed(text)
 
@@ -142,9 +103,7 @@ class Page(HTMLParser):
         for name, value in attributes:
             if name.startswith("on") or name in ("style", "srcdoc", "formaction"):
                 self.wrong.append(f"{tag} {name}")
-            if name in ("href", "src", "action", "data-hx-get") and not (value or "").startswith(
-                ("/", "#", "data:,", "data:image/svg")
-            ):
+            if name in ("href", "src", "action", "data-hx-get") and not (value or "").startswith(LINKS):
                 self.wrong.append(f"{tag} {name}={value}")
         if tag == "script" and not (dict(attributes).get("src") or "").startswith("/static/"):
             self.wrong.append("a script of its own")
