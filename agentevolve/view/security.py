@@ -95,6 +95,8 @@ class Guard:
         if headers.get("host", "").lower() not in self.known:
             return "this host is not known here"
         origin, site = headers.get("origin"), headers.get("sec-fetch-site")
+        if origin == "null" and site == "same-origin":
+            origin = None  # a form of ours, of which no-referrer has hidden the origin; pages cannot set the other header
         if origin is not None and origin not in self.origins:
             return "this origin is not known here"
         if method not in SAFE:

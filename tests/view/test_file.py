@@ -1,5 +1,6 @@
 """The one file says what the terminal says, asks for nothing, and stays small; the Markdown is a table for a pull request."""
 
+import hashlib
 import re
 from collections import Counter
 
@@ -15,6 +16,7 @@ from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError
 from agentevolve.run.folder import Run, read_run, seeds
 from agentevolve.view import file
+from agentevolve.view.templates import STATIC
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +96,13 @@ def test_it_is_written_by_the_command(run, tmp_path, capsys, monkeypatch):
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(AgentevolveError, match="no run in it or below"):
         file.html(tmp_path)
+
+
+def test_what_others_have_written_is_shipped_unchanged_and_with_its_licence():
+    named = [line.split() for line in (STATIC / "SOURCES.txt").read_text("utf-8").splitlines() if line.endswith(".js")]
+    assert {name for _, name in named} == {path.name for path in STATIC.glob("*.js")} - {"keys.js"}
+    for digest, name in named:
+        assert hashlib.sha256((STATIC / name).read_bytes()).hexdigest() == digest
+    assert "Zero-Clause BSD" in (STATIC / "htmx.LICENSE.txt").read_text("utf-8")
+    assert len((STATIC / "keys.js").read_text("utf-8").splitlines()) <= 100
+    assert sum(path.stat().st_size for path in STATIC.iterdir()) < 1_500_000
