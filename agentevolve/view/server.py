@@ -72,11 +72,15 @@ class Inspector:
         return Starlette(routes=routes, exception_handlers=errors)
 
     def warm(self) -> None:
-        """Read all runs, and what draws, ahead of the first question; in a thread that nobody waits for."""
+        """Read all runs, and what draws and counts, ahead of the first question; in a thread that nobody waits for."""
         for name in self.pages.places.names():
             with contextlib.suppress(AgentevolveError, OSError):
+                self.pages.run(name, {})
+                self.pages.policies(name, {})
                 self.pages.places.index(name).update_words()
-                self.pages.memory(name, {})
+                for one in self.pages.memory(name, {})["rows"][:1]:
+                    self.pages.entry(name, {"id": one["id"], "seed": str(one["seed"])})
+            with contextlib.suppress(AgentevolveError, OSError):
                 self.pages.curve(name)
 
     def _page(self, page: str, *, twin: bool = False) -> Callable[[Request], Response]:

@@ -17,7 +17,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from agentevolve.memory import HashEmbedder, open_memory
@@ -60,43 +62,38 @@ def attempt(rng: random.Random, id: str, phase: str, task: str, split: str, turn
     )
 
 
+def line(kind: str, **fields: Any) -> bytes:
+    """A journal's line."""
+    return json.dumps({"kind": kind, **fields}, separators=(",", ":")).encode() + b"\n"
+
+
+def told(attempts: int, turns: int, entries: int) -> Iterator[bytes]:
+    """The lines of so many attempts, with one round measured."""
+    rng, measured = random.Random(0), min(VAL, attempts // 6)
+    ids = {arm: [f"1/val/{arm}/t/{number}/0" for number in range(measured)] for arm in ARMS}
+    named = [(f"1/acquire/t/{n // 8}/{n % 8}", "1/acquire", f"t/{n // 8}") for n in range(attempts - measured * len(ARMS))]
+    named += [(id, f"1/val/{arm}", f"v/{n}") for arm in ARMS for n, id in enumerate(ids[arm])]
+    for id, phase, task in named:
+        one = attempt(rng, id, phase, task, "train" if phase == "1/acquire" else "val", turns, entries)
+        yield line("trajectory", data=one.model_dump(mode="json"))
+    yield line("fact", name="evaluation 1/val", data=ids)
+
+
+def remembered(rng: random.Random, number: int) -> Entry:
+    said = f"{number}: {text(rng, 50)}"
+    return Entry(id=f"insight/{number}", kind="insight", key=text(rng, 12), text=said, env="bench", round=1)
+
+
 def make(place: Path, attempts: int, turns: int, entries: int) -> None:
-    """A run of so many attempts, with one round measured, and its memory."""
-    rng, run = random.Random(0), Run(place, quiet=True)
+    """A run with a memory."""
+    run = Run(place, quiet=True)
     run.once("made for", lambda: "a benchmark")
     run.close()
-    measured = min(VAL, attempts // 6)
-    ids: dict[str, list[str]] = {arm: [f"1/val/{arm}/t/{number}/0" for number in range(measured)] for arm in ARMS}
     with (place / JOURNAL).open("ab") as file:
-        for number in range(attempts - measured * len(ARMS)):
-            one = attempt(
-                rng, f"1/acquire/t/{number // 8}/{number % 8}", "1/acquire", f"t/{number // 8}", "train", turns, entries
-            )
-            file.write(
-                json.dumps({"kind": "trajectory", "data": one.model_dump(mode="json")}, separators=(",", ":")).encode() + b"\n"
-            )
-        for arm, named in ids.items():
-            for number, id in enumerate(named):
-                one = attempt(rng, id, f"1/val/{arm}", f"v/{number}", "val", turns, entries)
-                file.write(
-                    json.dumps({"kind": "trajectory", "data": one.model_dump(mode="json")}, separators=(",", ":")).encode()
-                    + b"\n"
-                )
-        file.write(json.dumps({"kind": "fact", "name": "evaluation 1/val", "data": ids}).encode() + b"\n")
+        file.writelines(told(attempts, turns, entries))
+    rng = random.Random(1)
     with open_memory(place / "memory", embedder=HashEmbedder()) as memory:
-        memory.add(
-            [
-                Entry(
-                    id=f"insight/{number}",
-                    kind="insight",
-                    key=text(rng, 12),
-                    text=f"{number}: {text(rng, 50)}",
-                    env="bench",
-                    round=1,
-                )
-                for number in range(entries)
-            ]
-        )
+        memory.add([remembered(rng, number) for number in range(entries)])
 
 
 def opened(place: Path) -> float:
