@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlencode
@@ -84,6 +85,10 @@ class Memories:
             if not found or tuple(found[0]) != said:
                 self._take(seed, self.ledger(seed), said)
 
+    def state(self) -> tuple[tuple[int, ...], ...]:
+        """Up to where the memories were read: the same state gives the same answers."""
+        return tuple(tuple(row) for row in self.index.ask("SELECT * FROM memories ORDER BY seed"))
+
     def ledger(self, seed: int) -> Ledger:
         """What the memory of a seed says. Raises AgentevolveError where it has none."""
         folder = self.index.folders[seed] / "memory"
@@ -120,20 +125,31 @@ class Memories:
             self.index.write("INSERT OR REPLACE INTO memories VALUES (?, ?, ?, ?)", [(seed, *said)])
 
 
-def listed(index: ReadIndex, asked: Wanted) -> dict[str, Any]:
-    """A page of the entries: `rows` with how often each was used, the filter in words, and the query of the next page."""
+def groups(index: ReadIndex, asked: Wanted) -> list[Row]:
+    """How many entries there are for all values of the facets together, under the rest of the filter: one look at them all."""
+    where, values = _where(asked.model_copy(update={name: Wanted.model_fields[name].default for name in FACETS}))
+    names = ", ".join(FACETS)
+    return index.ask(f"SELECT {names}, count(*) AS count FROM entries WHERE {where} GROUP BY {names}", values)
+
+
+def listed(index: ReadIndex, asked: Wanted, found: Sequence[Row]) -> dict[str, Any]:
+    """A page of the entries: `rows` with how often each was used, the filter in words, the facets with the counts of their values
+
+    (from the `groups` found), and the query of the next page.
+    """
     where, values = _where(asked)
-    [[count]] = index.ask(f"SELECT count(*) FROM entries WHERE {where}", values)
+    count = sum(row["count"] for row in found if _meets(row, asked))
     column, down = SORTS[asked.sort]
     behind, more = beyond(asked.after, column, down, ())
     way = "DESC" if down else "ASC"
     query = f"SELECT {SHOWN} FROM entries WHERE {where}{behind} ORDER BY {column} {way}, n {way} LIMIT ?"
-    found = index.ask(query, (*values, *more, PAGE + 1))
+    rows = index.ask(query, (*values, *more, PAGE + 1))
     return {
-        "rows": [{**dict(row), "uses": uses_of(index, row["id"], row["seed"])} for row in found[:PAGE]],
+        "rows": [{**dict(row), "uses": uses_of(index, row["id"], row["seed"])} for row in rows[:PAGE]],
         "count": count,
         "said": f"{count:,} {in_words(asked)}",
-        "next": asked.query(after=cursor(found[PAGE - 1], column)) if len(found) > PAGE else "",
+        "next": asked.query(after=cursor(rows[PAGE - 1], column)) if len(rows) > PAGE else "",
+        "facets": {name: _facet(found, name, asked) for name in FACETS},
     }
 
 
@@ -154,16 +170,18 @@ def _parts(asked: Wanted) -> Iterator[str]:
     yield f"with the words “{asked.text}”" if asked.text else ""
 
 
-def facets(index: ReadIndex, asked: Wanted) -> dict[str, list[dict[str, Any]]]:
-    """For each facet its values with how many entries have them, under the rest of the filter."""
-    return {name: _facet(index, name, asked) for name in FACETS}
+def _meets(row: Row, asked: Wanted, but: str = "") -> bool:
+    """Whether the values are those that are asked for, whatever that of the facet `but` is."""
+    return all(row[name] == value for name in FACETS if name != but and (value := getattr(asked, name)) not in (None, ""))
 
 
-def _facet(index: ReadIndex, name: str, asked: Wanted) -> list[dict[str, Any]]:
-    where, values = _where(asked.model_copy(update={name: Wanted().model_dump()[name]}))
-    query = f"SELECT {name} AS value, count(*) AS count FROM entries WHERE {where} GROUP BY {name} ORDER BY {name} LIMIT {MOST}"
+def _facet(found: Sequence[Row], name: str, asked: Wanted) -> list[dict[str, Any]]:
+    counts: Counter[Any] = Counter()
+    for row in found:
+        if _meets(row, asked, name):
+            counts[row[name]] += row["count"]
     chosen = getattr(asked, name)
-    return [{**dict(one), "chosen": one["value"] == chosen} for one in index.ask(query, values)]
+    return [{"value": value, "count": count, "chosen": value == chosen} for value, count in sorted(counts.items())[:MOST]]
 
 
 def uses_of(index: ReadIndex, id: str, seed: int) -> int:
@@ -188,7 +206,7 @@ def entry_page(memories: Memories, id: str, seed: int | None) -> dict[str, Any]:
         "sources": [_source(index, source, row["seed"]) for source in entry.sources[:MOST]],
         "uses": [dict(one) for one in uses[:PAGE]],
         "credit": credit_of(index, row).model_dump(),
-        "gains": _gains(ledger, entry),
+        "gains": _gains(index, ledger, entry),
         "adapters": [path.name for path, info in _adapters(index, row["seed"]) if {*entry.sources} & {*info.sources}],
     }
 
@@ -236,10 +254,10 @@ def _source(index: ReadIndex, id: str, seed: int) -> dict[str, Any]:
     return {"seed": seed, **dict(found[0])} if found else {"id": id, "outcome": ""}
 
 
-def _gains(ledger: Ledger, entry: Entry) -> list[dict[str, Any]]:
+def _gains(index: ReadIndex, ledger: Ledger, entry: Entry) -> list[dict[str, Any]]:
     """What the entry was worth by round, where that was written down."""
-    last = max((one.round for one in ledger.entries()), default=0) + 1
-    by_round = [(number, ledger.gain(entry.id, number)) for number in range(last + 1)]
+    [[last]] = index.ask("SELECT max(round) FROM entries")
+    by_round = [(number, ledger.gain(entry.id, number)) for number in range(last + 2)]
     changes = zip([(0, 0.0), *by_round], by_round, strict=False)
     return [{"round": number, "gain": gain} for (_, before), (number, gain) in changes if gain != before]
 
@@ -270,7 +288,7 @@ def _where(asked: Wanted) -> tuple[str, list[Any]]:
     for name in ("seed", "kind", "env", "state", "round", "task"):
         value = getattr(asked, name)
         if value not in (None, ""):
-            parts.append(f"{name} = ?")
+            parts.append(f"+{name} = ?")  # the plus: by the index of the order, not by this one, which would sort them all
             values.append(value)
     if asked.text:
         parts.append("n IN (SELECT rowid FROM entry_words WHERE entry_words MATCH ?)")

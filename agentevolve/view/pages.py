@@ -80,9 +80,9 @@ class Pages:
     def memory(self, name: str, query: Query) -> dict[str, Any]:
         """A page of the list of entries."""
         held, asked = self._memory(name), asked_of(query, Wanted)
-        found = memories.listed(held.index, asked)
-        facets = memories.facets(held.index, asked)
-        return {**self._about(name, held.index), "asked": asked.model_dump(), **found, "facets": facets}
+        key = ("entries", name, held.state(), asked.text, asked.task)
+        groups = self._keep(key, held.index, lambda: memories.groups(held.index, asked))
+        return {**self._about(name, held.index), "asked": asked.model_dump(), **memories.listed(held.index, asked, groups)}
 
     def entry(self, name: str, query: Query) -> dict[str, Any]:
         """One entry of the memory."""

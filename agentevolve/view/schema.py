@@ -41,6 +41,6 @@ CREATE INDEX entry_by_round ON entries (round, n);
 CREATE INDEX entry_by_reward ON entries (reward, n);
 CREATE INDEX entry_by_gain ON entries (gain, n);
 CREATE INDEX entry_by_chars ON entries (chars, n);
-CREATE INDEX entry_by_facet ON entries (kind, env, state, round);
+CREATE INDEX entry_by_facet ON entries (kind, env, state, round, seed);
 CREATE VIRTUAL TABLE entry_words USING fts5 (text, detail=none);
 """

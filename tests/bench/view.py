@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from math import ceil
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -182,7 +183,7 @@ def serve(place: Path, given: argparse.Namespace) -> None:
                 asked(port, addresses("bench", given.attempts, given.entries, number)[page]) for number in range(given.tries)
             ]
             times = sorted(took for took, _ in found)
-            p50, p95 = times[len(times) // 2], times[min(len(times) - 1, int(0.95 * len(times)))]
+            p50, p95 = times[len(times) // 2], times[ceil(0.95 * len(times)) - 1]
             first, largest = found[0][0], max(size for _, size in found)
             print(f"{page:26} {1e3 * first:9.0f} {1e3 * p50:8.0f} {1e3 * p95:8.0f} {largest / 1e3:11.0f}")
     finally:
