@@ -1,4 +1,4 @@
-"""The list of what a run remembers, and an entry's page: where it came from, who was shown it, and what it was worth."""
+"""The list of what a run remembers: read again when a memory's journal has changed, filtered, counted, page by page."""
 
 from __future__ import annotations
 
@@ -10,15 +10,12 @@ from urllib.parse import urlencode
 
 from pydantic import field_validator
 
-from agentevolve.local.adapter import adapters_of
 from agentevolve.memory import Ledger, read_ledger
-from agentevolve.memory.credit import Credit, credits
 from agentevolve.memory.folder import ABOUT, JOURNAL
 from agentevolve.protocols import AgentevolveError
-from agentevolve.records import Entry, PolicyStamp, Record
+from agentevolve.records import Entry, Record
 from agentevolve.view import rows
 from agentevolve.view.attempts import MOST, PAGE, Number, beyond, cursor
-from agentevolve.view.figures import brief
 from agentevolve.view.index import ReadIndex, Row
 from agentevolve.view.text import words
 
@@ -42,6 +39,13 @@ SORTED = {
 }
 FACETS = ("kind", "state", "round", "env", "seed")
 SHOWN = "n, seed, id, kind, env, task, round, reward, gain, chars, state, gone, why, start"
+
+
+# the uses of an entry in a seed, with the attempts that stand
+USES = (
+    "FROM (SELECT entry, n, turn, similarity, tokens AS u_tokens FROM uses) JOIN attempts USING (n)"
+    " WHERE entry = ? AND n >= ? AND n < ? AND standing = 1"
+)
 
 
 class Wanted(Record):
@@ -108,9 +112,8 @@ class Memories:
         texts = {rows.place(seed, place): f"{entry.key}\n{entry.text}" for place, (entry, _) in enumerate(told)}
         texts |= {rows.place(seed, ASIDE + place): f"{entry.key}\n{entry.text}" for place, (entry, _) in enumerate(aside)}
         with self.index.writing():
-            span = rows.place(seed, 0), rows.place(seed + 1, 0)
             query = f"SELECT {SHOWN} FROM entries WHERE n >= ? AND n < ?"
-            known = {row["n"]: tuple(row) for row in self.index.ask(query, span)}
+            known = {row["n"]: tuple(row) for row in self.index.ask(query, span(seed))}
             changed = [row for row in made if known.get(row[0]) != row]
             other = [row for row in changed if row[0] not in known or known[row[0]][2] != row[2]]
             gone = known.keys() - {row[0] for row in made}
@@ -186,84 +189,13 @@ def _facet(found: Sequence[Row], name: str, asked: Wanted) -> list[dict[str, Any
 
 def uses_of(index: ReadIndex, id: str, seed: int) -> int:
     """How many attempts of the seed were shown the entry."""
-    [[count]] = index.ask(f"SELECT count(DISTINCT n) {_USES}", (id, *_span(seed)))
+    [[count]] = index.ask(f"SELECT count(DISTINCT n) {USES}", (id, *span(seed)))
     return int(count)
 
 
-def entry_page(memories: Memories, id: str, seed: int | None) -> dict[str, Any]:
-    """One entry whole: its text, sources, uses, credit. Raises AgentevolveError if no memory of the run has it."""
-    index = memories.index
-    found = index.ask("SELECT * FROM entries WHERE id = ? AND (? IS NULL OR seed = ?) ORDER BY n", (id, seed, seed))
-    if not found:
-        raise AgentevolveError(f"there is no entry {id[:200]!r} in this run's memory")
-    row = found[0]
-    ledger = memories.ledger(row["seed"])
-    entry = _entry(ledger, row)
-    uses = index.ask(f"SELECT n, id, turn, similarity, u_tokens, task, arm, round, outcome {_USES} ORDER BY n, turn", _key(row))
-    return {
-        "row": {**dict(row), "uses": uses_of(index, row["id"], row["seed"])},
-        "entry": entry.model_dump(mode="json", exclude={"lived"}),
-        "sources": [_source(index, source, row["seed"]) for source in entry.sources[:MOST]],
-        "uses": [dict(one) for one in uses[:PAGE]],
-        "credit": credit_of(index, row).model_dump(),
-        "gains": _gains(index, ledger, entry),
-        "adapters": [path.name for path, info in _adapters(index, row["seed"]) if {*entry.sources} & {*info.sources}],
-    }
-
-
-def credit_of(index: ReadIndex, row: Row) -> Credit:
-    """What the entry was worth so far: its uses against the same tasks without it."""
-    id, seed = row["id"], row["seed"]
-    shown = {one["n"] for one in index.ask(f"SELECT n {_USES} AND turn = 0", (id, *_span(seed)))}
-    late = "n NOT IN (SELECT n FROM uses WHERE turn > 0)"
-    query = f"SELECT * FROM attempts WHERE standing = 1 AND n >= ? AND n < ? AND {late} AND task IN (SELECT task {_USES})"
-    stamps: dict[str, PolicyStamp] = {}
-    attempts = []
-    for one in index.ask(query, (*_span(seed), id, *_span(seed))) if shown else []:
-        attempts.append(brief(one, stamps).model_copy(update={"recalled": (id,) if one["n"] in shown else ()}))
-    return credits(attempts).get(id, Credit())
-
-
-# the uses of an entry in a seed, with the attempts that stand
-_USES = (
-    "FROM (SELECT entry, n, turn, similarity, tokens AS u_tokens FROM uses) JOIN attempts USING (n)"
-    " WHERE entry = ? AND n >= ? AND n < ? AND standing = 1"
-)
-
-
-def _span(seed: int) -> tuple[int, int]:
+def span(seed: int) -> tuple[int, int]:
+    """Between which numbers the lines of a seed are."""
     return rows.place(seed, 0), rows.place(seed + 1, 0)
-
-
-def _key(row: Row) -> tuple[Any, ...]:
-    return (row["id"], *_span(row["seed"]))
-
-
-def _entry(ledger: Ledger, row: Row) -> Entry:
-    if row["state"] == "set aside":
-        return next(one for one in ledger.aside() if one.id == row["id"])
-    found = ledger.get(row["id"])
-    if found is None:
-        raise AgentevolveError(f"the entry {row['id'][:200]!r} was forgotten meanwhile")
-    return found
-
-
-def _source(index: ReadIndex, id: str, seed: int) -> dict[str, Any]:
-    """A source, with what came of it where it is in the run."""
-    found = index.ask("SELECT id, outcome, task, arm, round FROM attempts WHERE id = ? AND seed = ? AND standing = 1", (id, seed))
-    return {"seed": seed, **dict(found[0])} if found else {"id": id, "outcome": ""}
-
-
-def _gains(index: ReadIndex, ledger: Ledger, entry: Entry) -> list[dict[str, Any]]:
-    """What the entry was worth by round, where that was written down."""
-    [[last]] = index.ask("SELECT max(round) FROM entries")
-    by_round = [(number, ledger.gain(entry.id, number)) for number in range(last + 2)]
-    changes = zip([(0, 0.0), *by_round], by_round, strict=False)
-    return [{"round": number, "gain": gain} for (_, before), (number, gain) in changes if gain != before]
-
-
-def _adapters(index: ReadIndex, seed: int) -> list[tuple[Path, Any]]:
-    return list(adapters_of(index.folders[seed]))
 
 
 def _said(folder: Path) -> tuple[int, ...] | None:

@@ -11,7 +11,7 @@ from agentevolve.loop.policies import BACK, GATE, learnt_of
 from agentevolve.loop.reports import Found, verdicts
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Usage
-from agentevolve.view import attempts, figures, memories, places, shown
+from agentevolve.view import attempts, entry, figures, memories, places, shown
 from agentevolve.view.attempts import Asked, asked_of
 from agentevolve.view.figures import Seed
 from agentevolve.view.index import ReadIndex
@@ -87,7 +87,7 @@ class Pages:
     def entry(self, name: str, query: Query) -> dict[str, Any]:
         """One entry of the memory."""
         held = self._memory(name)
-        found = memories.entry_page(held, query.get("id", ""), number(query, "seed"))
+        found = entry.entry_page(held, query.get("id", ""), number(query, "seed"))
         text = shown.cut(found["entry"].pop("text"), shown.LONGER)
         return {**self._about(name, held.index), **found, "text": text}
 
