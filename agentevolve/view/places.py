@@ -55,6 +55,10 @@ class Places:
         index.update()
         return index
 
+    def watched(self, name: str) -> list[Path]:
+        """The run of that name, as far as names are known; all known runs where there is none."""
+        return [self._names[name]] if name in self._names else list(self._names.values())
+
     def close(self) -> None:
         """Give back what is held."""
         with self._lock:

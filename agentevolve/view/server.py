@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 KINDS = {".css": "text/css", ".js": "text/javascript"}
 LOOK = 1.0  # seconds between two looks at whether a run has grown
+GROWN = re.compile(r"\d{1,9}-\d{1,18}")  # how far runs have grown, as `_grown` says it
 QUIET = 15.0  # seconds after which a silent stream says that it is still there
 LISTS: dict[str, tuple[type[Asked] | type[Wanted], Mapping[str, str]]] = {
     "attempts": (Asked, attempts.SORTED),
@@ -91,10 +93,11 @@ class Inspector:
             if "" in query.values():  # what a form sends of fields that were left empty is no part of the address
                 kept = {name: value for name, value in query.items() if value}
                 return RedirectResponse(f"{request.url.path}?{urlencode(kept)}" if kept else request.url.path, 303)
+            before = _grown(self.pages.places.watched(request.path_params.get("run", "")))
             values = self._values(page, request, query)
             if twin:
                 return _json(values)
-            return HTMLResponse(templates.page(page, values, **self._around(page, request, values, query)))
+            return HTMLResponse(templates.page(page, values, **self._around(page, request, values, query, before)))
 
         return answer
 
@@ -104,8 +107,10 @@ class Inspector:
         make: Callable[[str, Mapping[str, str]], dict[str, Any]] = getattr(self.pages, page)
         return make(request.path_params["run"], query)
 
-    def _around(self, page: str, request: Request, values: Mapping[str, Any], query: Mapping[str, str]) -> dict[str, Any]:
-        """What a page needs beside its values."""
+    def _around(
+        self, page: str, request: Request, values: Mapping[str, Any], query: Mapping[str, str], before: str
+    ) -> dict[str, Any]:
+        """What a page needs beside its values; `before` is how far the runs had grown when it was begun."""
         path = request.url.path
         asked = f"?{request.url.query}" if request.url.query else ""
         run = request.path_params.get("run")
@@ -114,7 +119,7 @@ class Inspector:
             "address": f"{path}{asked}",
             "twin": f"{'/index' if path == '/' else path}.json{asked}",
             "here": {"run": "", "attempt": "attempts", "compare": "attempts", "entry": "memory"}.get(page, page),
-            "live": _live_address(run) if _under_way(values) else "",
+            "live": f"/live?{urlencode({'run': run or '', 'since': before})}" if _under_way(values) else "",
             "static": False,
             "edit": self.edit,
         }
@@ -134,10 +139,9 @@ class Inspector:
     async def _live(self, request: Request) -> Response:
         from starlette.responses import StreamingResponse
 
-        name = request.query_params.get("run", "")
-        places = self.pages.places
-        watched = [places.names()[name]] if name in places.names() else list(places.names().values())
-        known = request.headers.get("last-event-id", "") or await asyncio.to_thread(_grown, watched)
+        watched = self.pages.places.watched(request.query_params.get("run", ""))
+        known = request.headers.get("last-event-id", "") or request.query_params.get("since", "")
+        known = known if GROWN.fullmatch(known) else await asyncio.to_thread(_grown, watched)
         return StreamingResponse(_events(request, watched, known), media_type="text/event-stream")
 
     async def _retire(self, request: Request) -> Response:
@@ -187,10 +191,6 @@ def _json(values: Mapping[str, Any], status: int = 200) -> Response:
 
 def _under_way(values: Mapping[str, Any]) -> bool:
     return any(one.get("state") == "under way" for one in (values, *values.get("runs", ())))
-
-
-def _live_address(run: str | None) -> str:
-    return f"/live?{urlencode({'run': run})}" if run else "/live"
 
 
 def _grown(watched: list[Path]) -> str:

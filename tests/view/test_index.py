@@ -17,7 +17,7 @@ from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Looked, PolicyStamp, Task, Trajectory, Turn, Usage
 from agentevolve.run.folder import JOURNAL, VIEW, read_run, seeds
 from agentevolve.view import figures
-from agentevolve.view.attempts import Asked, asked_of, body_of, listed, row_of
+from agentevolve.view.attempts import Asked, asked_of, body_of, facets, listed, row_of
 from agentevolve.view.index import ReadIndex, facts_of, index_path
 from agentevolve.view.memories import Memories, Wanted, groups
 from agentevolve.view.memories import listed as entries_listed
@@ -218,3 +218,56 @@ def test_a_folder_that_cannot_be_written_has_its_index_in_the_cache(run, tmp_pat
     place = shutil.copytree(run, tmp_path / "r")
     place.chmod(0o500)
     assert index_path(place).parent != place
+
+
+chosen = st.fixed_dictionaries(
+    {},
+    optional={
+        "outcome": st.sampled_from(["solved", "not solved", "lost"]),
+        "round": st.sampled_from([1, 2]),
+        "split": st.sampled_from(["train", "val"]),
+        "arm": st.sampled_from(["acquire", "broken", "val/memory", "val/base"]),
+        "at_least": st.integers(0, 4),
+        "at_most": st.integers(0, 4),
+        "entry": st.sampled_from(["demo/1/acquire/corridor/train/0/0", "demo/1/acquire/corridor/train/1/0"]),
+        "text": st.sampled_from(["lamp", "ceiling", "lamp one", "zebra"]),
+    },
+)
+
+
+def meets(one: Trajectory, asked: dict) -> bool:
+    """Whether an attempt is what the filter asks for, decided from the whole of it."""
+    number, _, arm = one.phase.partition("/")
+    said = " ".join([one.prompt, one.context, one.error, *(f"{turn.action} {turn.observation}" for turn in one.turns)]).lower()
+    tests = {
+        "outcome": lambda value: value == ("lost" if one.lost else "solved" if one.solved else "not solved"),
+        "round": lambda value: number == str(value),
+        "split": lambda value: one.task.split == value,
+        "arm": lambda value: arm == value,
+        "at_least": lambda value: len(one.turns) >= value,
+        "at_most": lambda value: len(one.turns) <= value,
+        "entry": lambda value: value in one.recalled,
+        "text": lambda value: all(word in said for word in value.split()),
+    }
+    return all(tests[name](value) for name, value in asked.items())
+
+
+@settings(max_examples=150, deadline=None)
+@given(chosen)
+def test_a_filter_finds_what_it_says(everything, asked):
+    index, attempts = everything
+    page = listed(index, Asked(**asked))
+    assert {row["id"] for row in page["rows"]} == {id for id, one in attempts.items() if meets(one, asked)}
+    for name, values in facets(index, Asked(**asked)).items():
+        for one in values:
+            if name in ("outcome", "round", "arm", "split"):
+                wanted = sum(meets(attempt, asked | {name: one["value"]}) for attempt in attempts.values())
+                assert one["count"] == wanted
+
+
+@pytest.fixture(scope="module")
+def everything(run):
+    index = ReadIndex(run)
+    index.update()
+    yield index, read_run(run).attempts()
+    index.close()

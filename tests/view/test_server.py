@@ -296,7 +296,7 @@ def test_a_run_under_way_is_watched(run, tmp_path):
     held = Run(place, quiet=True)
     try:
         said = asked.get("/runs/mine").text
-        assert 'data-hx-sse:connect="/live?run=mine"' in said and "under way" in said
+        assert 'data-hx-sse:connect="/live?run=mine&amp;since=1-' in said and "under way" in said
     finally:
         held.close()
     (place / "lock").write_text("999999999")
