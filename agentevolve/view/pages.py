@@ -138,6 +138,8 @@ class Pages:
 
     def _short(self, name: str) -> dict[str, Any]:
         """A run in the list of runs; one that cannot be read says why."""
+        if name in self.places.unread:
+            return {"name": name, "state": "being read", "error": ""}
         try:
             index = self.places.index(name)
             wanted = places.settings(index.place)

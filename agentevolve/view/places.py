@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ class Places:
         self._lock = threading.Lock()
         self._open: dict[str, ReadIndex] = {}
         self._names: dict[str, Path] = {}
+        self.unread: set[str] = set()  # runs that somebody reads ahead, and has not read yet
         if not self.names():
             raise AgentevolveError(f"{root}: no run in it or below: there is no {JOURNAL}")
 
@@ -55,9 +57,14 @@ class Places:
         index.update()
         return index
 
-    def watched(self, name: str) -> list[Path]:
-        """The run of that name, as far as names are known; all known runs where there is none."""
-        return [self._names[name]] if name in self._names else list(self._names.values())
+    def grown(self, name: str) -> str:
+        """What changes when a journal of that run grows, of any run where none is named, or one more of them was read."""
+        sizes = []
+        for place in [self._names[name]] if name in self._names else list(self._names.values()):
+            for path in (place / JOURNAL, *place.glob(f"seed-*/{JOURNAL}")):
+                with contextlib.suppress(OSError):
+                    sizes.append(path.stat().st_size)
+        return f"{len(self.unread)}-{len(sizes)}-{sum(sizes)}"
 
     def close(self) -> None:
         """Give back what is held."""

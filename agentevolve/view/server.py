@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import re
 import threading
@@ -18,7 +19,6 @@ from urllib.parse import parse_qs, urlencode
 
 from agentevolve.memory import open_memory
 from agentevolve.protocols import AgentevolveError
-from agentevolve.run.folder import JOURNAL
 from agentevolve.view import attempts, memories, templates
 from agentevolve.view.attempts import Asked
 from agentevolve.view.memories import Wanted
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 KINDS = {".css": "text/css", ".js": "text/javascript"}
 LOOK = 1.0  # seconds between two looks at whether a run has grown
-GROWN = re.compile(r"\d{1,9}-\d{1,18}")  # how far runs have grown, as `_grown` says it
+GROWN = re.compile(r"\d{1,9}(?:-\d{1,18}){2}")  # how far runs have grown, as `Places.grown` says it
 QUIET = 15.0  # seconds after which a silent stream says that it is still there
 LISTS: dict[str, tuple[type[Asked] | type[Wanted], Mapping[str, str]]] = {
     "attempts": (Asked, attempts.SORTED),
@@ -75,11 +75,16 @@ class Inspector:
 
     def warm(self) -> None:
         """Read all runs, and what draws and counts, ahead of the first question; in a thread that nobody waits for."""
-        for name in self.pages.places.names():
+        places = self.pages.places
+        for name in list(places.unread):
+            with contextlib.suppress(AgentevolveError, OSError):
+                places.index(name)
+            places.unread.discard(name)
+        for name in places.names():
             with contextlib.suppress(AgentevolveError, OSError):
                 self.pages.run(name, {})
                 self.pages.policies(name, {})
-                self.pages.places.index(name).update_words()
+                places.index(name).update_words()
                 for one in self.pages.memory(name, {})["rows"][:1]:
                     self.pages.entry(name, {"id": one["id"], "seed": str(one["seed"])})
             with contextlib.suppress(AgentevolveError, OSError):
@@ -93,7 +98,7 @@ class Inspector:
             if "" in query.values():  # what a form sends of fields that were left empty is no part of the address
                 kept = {name: value for name, value in query.items() if value}
                 return RedirectResponse(f"{request.url.path}?{urlencode(kept)}" if kept else request.url.path, 303)
-            before = _grown(self.pages.places.watched(request.path_params.get("run", "")))
+            before = self.pages.places.grown(request.path_params.get("run", ""))
             values = self._values(page, request, query)
             if twin:
                 return _json(values)
@@ -139,10 +144,10 @@ class Inspector:
     async def _live(self, request: Request) -> Response:
         from starlette.responses import StreamingResponse
 
-        watched = self.pages.places.watched(request.query_params.get("run", ""))
+        grown = functools.partial(self.pages.places.grown, request.query_params.get("run", ""))
         known = request.headers.get("last-event-id", "") or request.query_params.get("since", "")
-        known = known if GROWN.fullmatch(known) else await asyncio.to_thread(_grown, watched)
-        return StreamingResponse(_events(request, watched, known), media_type="text/event-stream")
+        known = known if GROWN.fullmatch(known) else await asyncio.to_thread(grown)
+        return StreamingResponse(_events(request, grown, known), media_type="text/event-stream")
 
     async def _retire(self, request: Request) -> Response:
         from starlette.responses import RedirectResponse
@@ -190,25 +195,15 @@ def _json(values: Mapping[str, Any], status: int = 200) -> Response:
 
 
 def _under_way(values: Mapping[str, Any]) -> bool:
-    return any(one.get("state") == "under way" for one in (values, *values.get("runs", ())))
+    return any(one.get("state") in ("under way", "being read") for one in (values, *values.get("runs", ())))
 
 
-def _grown(watched: list[Path]) -> str:
-    """What changes when a journal of these runs grows."""
-    sizes = []
-    for place in watched:
-        for path in sorted([*place.glob(JOURNAL), *place.glob(f"seed-*/{JOURNAL}")]):
-            with contextlib.suppress(OSError):
-                sizes.append(path.stat().st_size)
-    return f"{len(sizes)}-{sum(sizes)}"
-
-
-async def _events(request: Request, watched: list[Path], known: str) -> AsyncIterator[str]:
+async def _events(request: Request, grown: Callable[[], str], known: str) -> AsyncIterator[str]:
     """An event whenever a journal has grown; a comment now and then, which finds out whether anybody still listens."""
     silent = 0.0
     yield f"id: {known}\n: here\n\n"
     while not await request.is_disconnected():
-        if (now := await asyncio.to_thread(_grown, watched)) != known:
+        if (now := await asyncio.to_thread(grown)) != known:
             known, silent = now, 0.0
             yield f"event: changed\nid: {now}\ndata: {now}\n\n"
         elif silent >= QUIET:
@@ -222,6 +217,7 @@ def guarded(place: Path, known: frozenset[str], token: str = "", *, edit: bool =
     """The inspector of the runs at or below `place`, behind its guard. Raises AgentevolveError when there is no run."""
     inspector = Inspector(Places(place), edit=edit)
     if warm:
+        inspector.pages.places.unread.update(inspector.pages.places.names())
         threading.Thread(target=inspector.warm, daemon=True).start()
     return Guard(inspector.app(), known, token)
 

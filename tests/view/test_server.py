@@ -18,6 +18,7 @@ from agentevolve.memory import open_memory
 from agentevolve.protocols import AgentevolveError
 from agentevolve.run.folder import JOURNAL, Run
 from agentevolve.view import server
+from agentevolve.view.places import Places
 from agentevolve.view.security import Guard, hosts
 from agentevolve.view.server import guarded
 
@@ -280,11 +281,12 @@ def test_a_run_that_grows_is_said_at_once(run, tmp_path, monkeypatch):
 
     async def listen():
         request = Request({"type": "http", "method": "GET", "path": "/live", "headers": [], "query_string": b""}, receive)
-        events = server._events(request, [place], server._grown([place]))
+        places = Places(place)
+        events = server._events(request, lambda: places.grown(""), places.grown(""))
         assert "here" in await anext(events)
         (place / JOURNAL).open("ab").write(b'{"kind":"fact","name":"x","data":1}\n')
         changed = await asyncio.wait_for(anext(events), 5)
-        assert changed.startswith("event: changed\nid: 1-")
+        assert changed.startswith("event: changed\nid: 0-1-")
 
     asyncio.run(listen())
 
@@ -296,7 +298,7 @@ def test_a_run_under_way_is_watched(run, tmp_path):
     held = Run(place, quiet=True)
     try:
         said = asked.get("/runs/mine").text
-        assert 'data-hx-sse:connect="/live?run=mine&amp;since=1-' in said and "under way" in said
+        assert 'data-hx-sse:connect="/live?run=mine&amp;since=0-1-' in said and "under way" in said
     finally:
         held.close()
     (place / "lock").write_text("999999999")
@@ -345,3 +347,15 @@ def test_it_starts_by_the_command_line(run, tmp_path):
     finally:
         process.terminate()
         process.communicate(timeout=30)
+
+
+def test_runs_that_are_being_read_keep_nobody_waiting(run):
+    inspector = server.Inspector(Places(run.parent))
+    places = inspector.pages.places
+    places.unread.add("mine")
+    asked = TestClient(Guard(inspector.app(), hosts("localhost", 8265, "")), base_url="http://localhost:8265")
+    said = asked.get("/").text
+    assert "being read" in said and 'data-hx-sse:connect="/live?run=&amp;since=1-1-' in said
+    inspector.warm()
+    assert places.unread == set() and places.grown("").startswith("0-1-")
+    assert "promoted memory" in asked.get("/").text
