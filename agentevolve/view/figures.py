@@ -91,8 +91,12 @@ def brief(row: Row, stamps: dict[str, PolicyStamp]) -> Brief:
 
 
 def found(index: ReadIndex) -> Found:
-    """The reports of the run, its seeds pooled. Raises AgentevolveError where nothing is measured."""
-    return reports(index.place, [Seed(index, seed) for seed in sorted(index.folders)])
+    """The reports of the run, its seeds pooled; of a run under way those that are measured already, which `by_seed` counts.
+
+    Raises AgentevolveError where nothing is measured.
+    """
+    seeds = [Seed(index, seed) for seed in sorted(index.folders)]
+    return reports(index.place, [one for one in seeds if one.evaluations()] or seeds)
 
 
 def curve(reports: Found) -> bytes:

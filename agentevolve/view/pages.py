@@ -45,6 +45,7 @@ class Pages:
             "settings": places.settings(index.place),
             "tables": {} if found is None else {title: _table(found, title) for title in found.tables},
             "curve": found is not None and bool(found.tables),
+            "measured": 0 if found is None else len(found.by_seed),
             "verdicts": self._verdicts(index),
             "gates": _gates(index),
             "costs": {phase: cost.model_dump() | {"tokens": cost.tokens} for phase, cost in figures.costs(index).items()},

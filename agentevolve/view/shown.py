@@ -130,11 +130,13 @@ def _side(one: Trajectory, number: int) -> dict[str, Any] | None:
 def _compared(before: str, after: str) -> dict[str, Any]:
     """Two texts word by word: parts with what became of them; cut where they are very long."""
     half = WIDE // 2
-    parts = [] if before == after else differences(before[:half], after[:half])
+    alone = "first" if before and not after else "second" if after and not before else ""
+    parts = [] if before == after or alone else differences(before[:half], after[:half])
     return {
         "same": before == after,
         "empty": not before and not after,
+        "alone": alone,
         "parts": [{"what": what, "text": text} for what, text in parts],
-        "text": cut(before, LONGER) if before == after else None,
-        "more": max(0, len(before) - half, len(after) - half) if before != after else 0,
+        "text": cut(before or after, LONGER) if before == after or alone else None,
+        "more": max(0, len(before) - half, len(after) - half) if parts else 0,
     }

@@ -271,3 +271,19 @@ def everything(run):
     index.update()
     yield index, read_run(run).attempts()
     index.close()
+
+
+def test_of_a_run_under_way_the_seeds_that_are_measured_are_shown(run, tmp_path):
+    shutil.copytree(run, tmp_path / "two" / "seed-0")
+    other = tmp_path / "two" / "seed-1"
+    other.mkdir()
+    (other / JOURNAL).write_bytes(b'{"kind":"run","format":1}\n')
+    index = ReadIndex(tmp_path / "two")
+    index.update()
+    found = figures.found(index)
+    assert len(found.by_seed) == 1 and found.tables == reports(run, [read_run(run)]).tables
+    shutil.copy(run / JOURNAL, other / JOURNAL)
+    index.update()
+    assert figures.found(index) == reports(tmp_path / "two", [read_run(folder) for folder in seeds(tmp_path / "two")])
+    assert listed(index, Asked())["count"] == 22 and listed(index, Asked(seed=1))["count"] == 11
+    index.close()

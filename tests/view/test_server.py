@@ -80,7 +80,9 @@ def test_the_pages_say_what_happened(asked):
     ):
         assert words in attempt
     both = asked.get("/runs/mine/compare?a=1/val/memory/corridor/val/100/0&b=1/val/base/corridor/val/100/0").text
-    assert "They differ from the start" in both and "<del>" in both
+    assert "They differ from the start" in both and "in the first alone" in both
+    lost = "/runs/mine/compare?a=1/val/memory/corridor/val/100/0&b=1/val/memory/corridor/val/101/0"
+    assert "<del>" in asked.get(lost).text and "<ins>" in asked.get(lost).text
     entry = asked.get("/runs/mine/entry?id=demo/1/acquire/corridor/train/0/0").text
     assert "1/acquire/corridor/train/0/0" in entry and "Shown to" in entry and "1/val/memory/corridor/val/100/0" in entry
     assert asked.get("/runs/mine/curve.svg").headers["content-type"] == "image/svg+xml"
