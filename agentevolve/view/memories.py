@@ -49,7 +49,10 @@ USES = (
 
 
 class Wanted(Record):
-    """Which entries are asked for, as the address says it; empty: all. `after` is the last row of the page before."""
+    """Which entries are asked for, as the address says it; empty: all. `after` is the last row of the page before.
+
+    Those nearest in meaning to `near` come in the order of their nearness.
+    """
 
     seed: Number | None = None
     kind: str = ""
@@ -58,6 +61,7 @@ class Wanted(Record):
     round: Number | None = None
     task: str = ""
     text: str = ""
+    near: str = ""
     sort: Literal["first", "last", "round", "reward", "gain", "longest"] = "first"
     after: str = ""
 
@@ -141,7 +145,7 @@ def listed(index: ReadIndex, asked: Wanted, found: Sequence[Row]) -> dict[str, A
     (from the `groups` found), and the query of the next page.
     """
     where, values = _where(asked)
-    count = sum(row["count"] for row in found if _meets(row, asked))
+    count = sum(row["count"] for row in found if meets(row, asked))
     column, down = SORTS[asked.sort]
     behind, more = beyond(asked.after, column, down, ())
     way = "DESC" if down else "ASC"
@@ -159,7 +163,7 @@ def listed(index: ReadIndex, asked: Wanted, found: Sequence[Row]) -> dict[str, A
 def in_words(asked: Wanted) -> str:
     """The filter as the rest of one sentence."""
     parts = [part for part in _parts(asked) if part]
-    return " ".join(["entries", *parts]) + f"; {SORTED[asked.sort]}."
+    return " ".join(["entries", *parts]) + (f"; {SORTED[asked.sort]}." if not asked.near else ".")
 
 
 def _parts(asked: Wanted) -> Iterator[str]:
@@ -173,7 +177,7 @@ def _parts(asked: Wanted) -> Iterator[str]:
     yield f"with the words “{asked.text}”" if asked.text else ""
 
 
-def _meets(row: Row, asked: Wanted, but: str = "") -> bool:
+def meets(row: Row, asked: Wanted, but: str = "") -> bool:
     """Whether the values are those that are asked for, whatever that of the facet `but` is."""
     return all(row[name] == value for name in FACETS if name != but and (value := getattr(asked, name)) not in (None, ""))
 
@@ -181,7 +185,7 @@ def _meets(row: Row, asked: Wanted, but: str = "") -> bool:
 def _facet(found: Sequence[Row], name: str, asked: Wanted) -> list[dict[str, Any]]:
     counts: Counter[Any] = Counter()
     for row in found:
-        if _meets(row, asked, name):
+        if meets(row, asked, name):
             counts[row[name]] += row["count"]
     chosen = getattr(asked, name)
     return [{"value": value, "count": count, "chosen": value == chosen} for value, count in sorted(counts.items())[:MOST]]

@@ -16,6 +16,7 @@ from agentevolve.view.attempts import Asked, asked_of
 from agentevolve.view.figures import Seed
 from agentevolve.view.index import ReadIndex
 from agentevolve.view.memories import Memories, Wanted
+from agentevolve.view.nearest import Nearest
 from agentevolve.view.places import Places
 
 Value = TypeVar("Value")
@@ -29,6 +30,7 @@ class Pages:
     def __init__(self, places: Places) -> None:
         self.places = places
         self._memories: dict[str, Memories] = {}
+        self._near: dict[str, Nearest] = {}
         self._kept: dict[Hashable, Any] = {}
         self._lock = threading.Lock()
 
@@ -81,6 +83,8 @@ class Pages:
     def memory(self, name: str, query: Query) -> dict[str, Any]:
         """A page of the list of entries."""
         held, asked = self._memory(name), asked_of(query, Wanted)
+        if asked.near:
+            return {**self._about(name, held.index), "asked": asked.model_dump(), **self._nearest(name, held).listed(asked)}
         key = ("entries", name, held.state(), asked.text, asked.task)
         groups = self._keep(key, held.index, lambda: memories.groups(held.index, asked))
         return {**self._about(name, held.index), "asked": asked.model_dump(), **memories.listed(held.index, asked, groups)}
@@ -127,6 +131,10 @@ class Pages:
             held = self._memories.setdefault(name, Memories(index))
             held.update()
         return held
+
+    def _nearest(self, name: str, held: Memories) -> Nearest:
+        with self._lock:
+            return self._near.setdefault(name, Nearest(held))
 
     def _about(self, name: str, index: ReadIndex) -> dict[str, Any]:
         """What every page of a run says of it."""

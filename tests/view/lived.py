@@ -76,6 +76,7 @@ def addresses(name: str) -> list[str]:
         f"{base}/compare?a={attempt}&b={other}",
         f"{base}/memory",
         f"{base}/memory?text=lamp&kind=demo&sort=gain",
+        f"{base}/memory?near=the lamp is left",
         f"{base}/entry?id=rule",
         f"{base}/entry?id=demo/1/acquire/corridor/train/0/0",
         f"{base}/policies",

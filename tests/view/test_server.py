@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 
 from agentevolve.memory import open_memory
 from agentevolve.protocols import AgentevolveError
+from agentevolve.records import Entry
 from agentevolve.run.folder import JOURNAL, Run
 from agentevolve.view import server
 from agentevolve.view.places import Places
@@ -361,3 +362,20 @@ def test_runs_that_are_being_read_keep_nobody_waiting(run):
     inspector.warm()
     assert places.unread == set() and places.grown("").startswith("0-1-")
     assert "promoted memory" in asked.get("/").text
+
+
+def test_entries_are_found_by_meaning(asked, run, tmp_path):
+    told = asked.get("/runs/mine/memory.json?near=Go to the lamp").json()
+    assert len(told["rows"]) == 4 and {"id", "similarity", "uses"} <= set(told["rows"][0])
+    only = asked.get("/runs/mine/memory.json?near=Go to the lamp&kind=insight").json()["rows"]
+    assert [row["id"] for row in only] == ["rule"]
+    page = asked.get("/runs/mine/memory?near=lamp")
+    assert "nearest in meaning to “lamp” of all entries" in page.text and not Page(page.text).wrong
+    place = shutil.copytree(run, tmp_path / "mine")
+    other = client(place)
+    assert len(other.get("/runs/mine/memory.json?near=zebra").json()["rows"]) == 4
+    with open_memory(place / "memory") as memory:
+        memory.add([Entry(id="new", kind="insight", key="zebra", text="zebra", env="e")])
+    assert other.get("/runs/mine/memory.json?near=zebra").json()["rows"][0]["id"] == "new"
+    shutil.rmtree(place / "memory")
+    assert asked.get("/runs/mine/memory?near=x&seed=7").status_code == 404
