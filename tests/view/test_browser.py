@@ -91,8 +91,6 @@ def test_every_page_fits_and_can_be_read(site, page, width, colours):
 
 
 def test_an_attempt_is_replayed_by_keyboard_alone(site, page):
-    page.goto(f"{site}/runs/mine")
-    page.keyboard.press("Tab")
     page.goto(f"{site}/runs/mine/attempts?arm=val/memory")
     for _ in range(2):
         page.keyboard.press("j")
@@ -116,6 +114,10 @@ def test_an_attempt_is_replayed_by_keyboard_alone(site, page):
     page.locator("#keys").wait_for(state="hidden")
     page.keyboard.press("u")
     page.wait_for_url("**/attempts?**")
+    page.keyboard.press("u")
+    page.wait_for_url(f"{site}/runs/mine")
+    page.keyboard.press("u")
+    page.wait_for_url(f"{site}/")
     page.goto(first)  # a deep link
     assert page.locator("article.current h2").inner_text().startswith("Turn 1")
 

@@ -59,6 +59,11 @@ facts = st.one_of(
 lines = st.lists(st.one_of(attempts(), facts, st.just("look"), st.just("torn")), max_size=25)
 
 
+def in_order(found: dict) -> dict:
+    """The evaluations, with each arm's attempts in the order of their ids: no figure hangs on another."""
+    return {name: {arm: sorted(ids) for arm, ids in arms.items()} for name, arms in found.items()}
+
+
 def same(index: ReadIndex, folder: Path) -> None:
     """Check that the index and the run say the same."""
     run = read_run(folder)
@@ -78,7 +83,7 @@ def same(index: ReadIndex, folder: Path) -> None:
     kept = facts_of(index, 0)
     assert kept == {name: run.facts[name] for name in kept}
     assert {name for name in run.facts if name.startswith(("evaluation ", "refused/"))} == set(kept)
-    assert figures.Seed(index, 0).evaluations() == run.evaluations()
+    assert in_order(figures.Seed(index, 0).evaluations()) == in_order(run.evaluations())
 
 
 @settings(max_examples=60, deadline=None)

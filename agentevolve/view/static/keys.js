@@ -3,7 +3,7 @@
 (() => {
   const help = document.getElementById("keys");
   const ask = document.getElementById("ask");
-  const typing = target => target.closest("input, select, textarea, dialog");
+  const typing = target => help.open || target.closest("input, select, textarea");
 
   const walk = step => {
     const rows = [...document.querySelectorAll("a.row")];
