@@ -16,6 +16,7 @@ PACKAGE = HOUSE / "agentevolve"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 WORLDS = sorted((HOUSE / "environments").rglob("*.py"))
 HEAVY = ("torch", "transformers", "chromadb", "litellm", "langgraph", "sentence_transformers", "scipy", "matplotlib")
+HEAVY += ("starlette", "uvicorn", "jinja2")
 
 # the rooms in the order of their floors: a room imports from itself and from the floors above; rooms of one floor do not know
 # each other
@@ -34,6 +35,7 @@ LAYERS = (
     ("update",),
     ("methods",),
     ("loop", "survey", "doors"),
+    ("view",),
     ("cli",),
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}

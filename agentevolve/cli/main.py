@@ -11,7 +11,7 @@ from io import TextIOWrapper
 
 import typer
 
-from agentevolve.cli import compare, evolve, export, lists, memory, policy, run, serve
+from agentevolve.cli import compare, evolve, export, lists, memory, policy, run, serve, view
 from agentevolve.cli.options import expanded
 from agentevolve.doors.traces import start_when_asked
 from agentevolve.given import SHOWN, cut
@@ -31,6 +31,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare.compare,
     "distill": policy.distill,
     "report": evolve.report,
+    "view": view.view,
     "export": export.export,
     "import": export.import_attempts,
     "serve": serve.serve,

@@ -96,8 +96,8 @@ def markdown(rows: Sequence[Standing], caveats: Sequence[str], made_by: str) -> 
     for tasks in dict.fromkeys(row.tasks for row in rows):
         of_set = [row for row in rows if row.tasks == tasks]
         shown = columns(of_set)
-        lines = [f"## {_escaped(tasks)}\n", _line(shown), _line(["---"] * len(shown))]
-        parts.append("\n".join(lines + [_line(cells(row, shown)) for row in of_set]) + "\n")
+        lines = [f"## {_escaped(tasks)}\n", line(shown), line(["---"] * len(shown))]
+        parts.append("\n".join(lines + [line(cells(row, shown)) for row in of_set]) + "\n")
     parts.append(
         "Success and differences in percent and points, with 95% intervals over tasks; differences are paired by task and seed. "
         "`n` attempts count; errors are attempts lost to the backend or the world, left out with their pairs. "
@@ -137,7 +137,8 @@ def _points(found: Difference | None) -> str:
     return NOTHING if found is None else points(found)
 
 
-def _line(texts: Sequence[str]) -> str:
+def line(texts: Sequence[str]) -> str:
+    """A row of a Markdown table; what Markdown would take for more than text is escaped."""
     return "| " + " | ".join(text if text == "---" else _escaped(text) for text in texts) + " |"
 
 

@@ -37,6 +37,7 @@ class Share(Protocol):
 
 
 SHOWN = 60  # characters of a name
+DIFFERENCE = 3  # the column of the difference
 
 
 def table(reports: Sequence[Report], title: str) -> Table:
@@ -49,17 +50,24 @@ def table(reports: Sequence[Report], title: str) -> Table:
     from rich.table import Table
     from rich.text import Text
 
+    made = Table(title=Text(plain(title)), box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0))
+    names, rows = grid(reports)
+    made.add_column(names[0], overflow="fold", min_width=8)
+    for place, name in enumerate(names[1:], 1):
+        made.add_column(Text(name), justify="right", no_wrap=place != DIFFERENCE, overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(cell) for cell in row))
+    return made
+
+
+def grid(reports: Sequence[Report]) -> tuple[list[str], list[tuple[str, ...]]]:
+    """The headings and the rows of `table`, as texts."""
     versus = sorted({report.versus for report in reports if report.difference})
     difference = f"vs {plain(versus[0])}" if len(versus) == 1 and versus[0] else "difference"
-    made = Table(title=Text(plain(title)), box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0))
-    made.add_column("arm", overflow="fold", min_width=8)
     cached, cut = any(report.usage.cached_tokens for report in reports), any(report.cut for report in reports)
-    names = ["n", "success %", difference, "turns", "tokens", "cached" * cached, "seconds", "errors", "cut" * cut]
-    for name in filter(None, names):
-        made.add_column(Text(name), justify="right", no_wrap=name != difference, overflow="fold")
-    for report in reports:
-        made.add_row(*(Text(cell) for cell in _cells(report, named=len(versus) > 1, cached=cached, cut=cut)))
-    return made
+    names = ["arm", "n", "success %", difference, "turns", "tokens", "cached" * cached, "seconds", "errors", "cut" * cut]
+    rows = [_cells(report, named=len(versus) > 1, cached=cached, cut=cut) for report in reports]
+    return list(filter(None, names)), rows
 
 
 def to_json(reports: Sequence[Record]) -> list[JsonValue]:

@@ -4,20 +4,38 @@ from them; and which one is in place, also when somebody has taken an earlier on
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from agentevolve.evaluate.stats import LEVEL
 from agentevolve.given import shown
 from agentevolve.local.adapter import INFO, AdapterInfo, adapters_of, read_adapter
 from agentevolve.local.likeness import Likeness, likeness
 from agentevolve.protocols import AgentevolveError
-from agentevolve.records import Record
+from agentevolve.records import Record, Trajectory
 from agentevolve.run.folder import Run, read_run, seeds
 
 GATE = "gate "
 BACK = "taken back "  # the facts that say which earlier policy somebody has put in place, after which round
+
+
+class Told(Protocol):
+    """What a run tells of its measurements: the whole run (run/folder.py), or the inspector's index of it."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """The journalled facts by name; those of measurements, of the gate and of memory are enough."""
+
+    def evaluations(self) -> Mapping[str, Mapping[str, list[str]]]:
+        """The finished evaluations by name: ids by arm."""
+
+    def attempts(self) -> Mapping[str, Trajectory]:
+        """The attempts that were measured, by id; their figures are enough."""
 
 
 class Verdict(Record):
@@ -85,15 +103,15 @@ class Learnt(Record):
 def learnt(place: Path) -> list[Learnt]:
     """The adapters of the run at `place`, of all its seeds, oldest first. Raises AgentevolveError for a broken one."""
     folders = seeds(place)
-    return [one for folder in folders for one in _learnt(read_run(folder), f"{folder.name}/" if folders != [place] else "")]
+    return [one for folder in folders for one in learnt_of(read_run(folder), f"{folder.name}/" if folders != [place] else "")]
 
 
-def rounds_of(run: Run) -> int:
+def rounds_of(run: Told) -> int:
     """How many rounds the gate has ended."""
     return sum(name.startswith(GATE) for name in run.facts)
 
 
-def taken_back(run: Run, number: int) -> int | None:
+def taken_back(run: Told, number: int) -> int | None:
     """The round whose policy somebody has put back in place after round `number` (0: the base) last; None if nobody has."""
     found = [fact["to"] for name, fact in run.facts.items() if name.startswith(f"{BACK}{number}/")]
     return found[-1] if found else None
@@ -175,7 +193,8 @@ def _without(one: Learnt, other: Learnt) -> tuple[str, ...]:
     return tuple(id for id in one.trajectories if id not in gone)
 
 
-def _learnt(run: Run, seed: str) -> Iterator[Learnt]:
+def learnt_of(run: Told, seed: str) -> Iterator[Learnt]:
+    """The adapters of one run, oldest first; `seed` goes before their names."""
     found = sorted(adapters_of(run.folder), key=lambda one: (one[0] / INFO).stat().st_mtime_ns)
     verdicts = _verdicts(run)
     for path, info in found:
@@ -215,7 +234,7 @@ def verdict_of(fact: dict[str, Any], number: int, arm: str) -> Verdict:
     )
 
 
-def _verdicts(run: Run) -> dict[str, list[Verdict]]:
+def _verdicts(run: Told) -> dict[str, list[Verdict]]:
     """By adapter what the gate said of the arms that acted with it; those that were not up for promotion have no verdict."""
     found: dict[str, list[Verdict]] = {}
     measured, attempts = run.evaluations(), run.attempts()

@@ -20,7 +20,7 @@ from agentevolve.memory.provenance import holds, line_of
 from agentevolve.memory.seals import CLOSED
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Entry, Example, Record, Trajectory
-from agentevolve.run.folder import JOURNAL, Run
+from agentevolve.run.folder import JOURNAL, VIEW, Run
 from agentevolve.run.journal import Journal
 from agentevolve.run.lock import lock
 
@@ -73,6 +73,7 @@ def _forget(folder: Path, id: str, task: str, before: int | None) -> Forgotten:
             sources = attempts or {source for one in gone.values() for source in one.sources}
             rows, adapters = _out_of_rows(folder, attempts, sources, said)
             answers = _out_of_journal(run, attempts, set(gone), said) if attempts or gone else 0
+            _out_of_view(folder)
             if gone:
                 _out_of_memory(memory, lines, set(gone))
     finally:
@@ -125,6 +126,13 @@ def _out_of_journal(run: Run, attempts: set[str], entries: set[str], said: set[s
     after = [_without(line, attempts, entries, said) for line in before]
     run.journal.rewrite(after)
     return sum(new is not old and old["kind"] == "fact" for old, new in zip(before, after, strict=True))
+
+
+def _out_of_view(folder: Path) -> None:
+    """Delete what the inspector has made of the run, or of its seeds together; it is made anew when somebody looks."""
+    for place in (folder, folder.parent):
+        for file in (VIEW, f"{VIEW}-wal", f"{VIEW}-shm"):
+            (place / file).unlink(missing_ok=True)
 
 
 def _without(line: dict[str, Any], attempts: set[str], entries: set[str], said: set[str]) -> dict[str, Any]:

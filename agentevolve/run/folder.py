@@ -31,6 +31,7 @@ from agentevolve.run.underway import Underway
 
 Part = TypeVar("Part")
 JOURNAL = "journal.jsonl"
+VIEW = ".view.sqlite"  # what the inspector makes of the journal, for itself
 FORMAT = 1
 OPENING = {"kind": "run", "format": FORMAT}  # a journal's first line; the journals of before it had none
 PHASES = ("acquire", "refine", "update", "evaluate")

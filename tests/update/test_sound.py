@@ -6,7 +6,7 @@ import pytest
 from worlds import make_tasks, new_run, use_model
 
 from agentevolve.act.rollout import rollout
-from agentevolve.cli.evolve import _verdicts
+from agentevolve.loop.reports import verdicts
 from agentevolve.memory import read_entries
 from agentevolve.methods.dynamic_cheatsheet import dynamic_cheatsheet
 from agentevolve.methods.tran import tran
@@ -55,7 +55,7 @@ def test_what_is_refused_is_not_remembered_but_journalled_and_said_once(run, cap
         ["holds a tool call"],
         ["poses as a turn"],
     ]
-    assert _verdicts(again, named=False) == [f"memory, {line}"]
+    assert verdicts(again, named=False) == [f"memory, {line}"]
 
 
 def test_what_a_world_said_and_did_is_kept_as_it_was(run):

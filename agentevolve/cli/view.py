@@ -1,0 +1,27 @@
+"""The command `view`: look at runs in a browser."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agentevolve.protocols import AgentevolveError
+
+
+def view(
+    folder: Annotated[Path, typer.Argument(help="A run's folder, or one with runs below it.")] = Path("runs"),
+    host: Annotated[str, typer.Option(help="The address, or name, that is opened in the browser.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port.")] = 8265,
+    token: Annotated[str, typer.Option(help="What whoever asks must show; needed where others can reach it.")] = "",
+    edit: Annotated[bool, typer.Option("--edit", help="Let entries of memories be retired.")] = False,
+) -> None:
+    """Look at runs in a browser: whether it gets better, what happened, what it remembers and why. Nothing is changed."""
+    if not folder.is_dir():
+        raise AgentevolveError(f"{folder}: not a folder")
+    from agentevolve.view.server import serve
+
+    print(f"http://{f'[{host}]' if ':' in host else host}:{port}/{'?token=…' if token else ''} (Ctrl-C ends it)", file=sys.stderr)
+    serve(folder, host, port, token, edit=edit)

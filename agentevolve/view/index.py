@@ -1,0 +1,266 @@
+"""The read index of a run: what its journals say, in SQLite, so that lists need not read the bodies.
+
+It is derived: made from the journals, extended from the byte up to which they were read, made again when a journal was rewritten
+(its inode or the bytes before that place differ), and free to be deleted at any time. Readers lock nothing of the run. It lies in
+the run's folder, where `memory forget` removes it, or in the user's cache where that cannot be written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from agentevolve.protocols import AgentevolveError
+from agentevolve.records import Trajectory
+from agentevolve.run.folder import ACCEPTED, AGAIN, JOURNAL, OPENING, VIEW, seeds
+from agentevolve.run.journal import Journal
+from agentevolve.view import rows
+from agentevolve.view.schema import TABLES, VERSION
+
+TAIL = 4_096  # bytes before the place that was read up to, by which a rewritten journal is known
+BLOCK = 8 << 20
+WAIT = 30.0  # seconds for another viewer that is reading in the same run
+
+Row = sqlite3.Row
+
+
+class ReadIndex:
+    """The read index of the run at `place`, one or several seeds. Safe to use from several threads.
+
+    Raises AgentevolveError where there is no run, or file and line where a journal is damaged.
+    """
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.folders = {rows.number_of(folder.name) if folder != place else 0: folder for folder in seeds(place)}
+        self._lock = threading.RLock()
+        self._db = _opened(index_path(place))
+
+    def update(self) -> bool:
+        """Take in what the journals say more than was read; whether there was anything."""
+        with self._lock:
+            self.folders = {rows.number_of(one.name) if one != self.place else 0: one for one in seeds(self.place)}
+            return any([self._update(seed, folder) for seed, folder in sorted(self.folders.items())])
+
+    def update_words(self) -> None:
+        """Make what was read searchable by its words: asked for at the first search, since it takes longer than all else."""
+        with self._lock:
+            for seed, folder in sorted(self.folders.items()):
+                with self._writing():
+                    self._words(seed, folder / JOURNAL)
+
+    def ask(self, query: str, values: Sequence[object] = ()) -> list[Row]:
+        """The rows that a query finds."""
+        with self._lock:
+            return self._db.execute(query, values).fetchall()
+
+    def write(self, query: str, values: Sequence[Sequence[object]]) -> None:
+        """Carry a change out for each of `values`; within `writing`."""
+        self._db.executemany(query, values)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """All or nothing of what is written meanwhile."""
+        with self._lock, self._writing():
+            yield
+
+    def state(self) -> tuple[tuple[int, int], ...]:
+        """Up to where each journal was read: the same state gives the same answers."""
+        return tuple((one["seed"], one["done"]) for one in self.ask("SELECT seed, done FROM sources ORDER BY seed"))
+
+    def body(self, n: int, size: int, seed: int) -> Trajectory:
+        """The attempt whose line has that number and size, read from the journal."""
+        path = self.folders[seed] / JOURNAL
+        with path.open("rb") as file:
+            file.seek(rows.start_of(n))
+            line = file.read(size)
+        try:
+            return Trajectory.model_validate(Journal(path).parse(line, 0)["data"])
+        except (AgentevolveError, KeyError, ValueError):
+            raise AgentevolveError(f"{path}: was rewritten meanwhile; look again") from None
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        with self._lock:
+            self._db.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+
+    def _update(self, seed: int, folder: Path) -> bool:
+        path = folder / JOURNAL
+        about = path.stat()
+        found = self._source(seed)
+        if found and (about.st_ino, about.st_size, about.st_mtime_ns) == (found["inode"], found["size"], found["changed"]):
+            return False
+        with self._writing():
+            start = self._go_on(seed, path, about)
+            end = _whole(path, about.st_size)
+            for at, line in _lines(path, start, end):
+                self._take(line, seed, at, path)
+            self._db.execute(
+                "UPDATE sources SET name = ?, inode = ?, size = ?, changed = ?, done = ?, tail = ? WHERE seed = ?",
+                (folder.name, about.st_ino, about.st_size, about.st_mtime_ns, end, _tail(path, end), seed),
+            )
+        return end != start
+
+    def _source(self, seed: int) -> Row | None:
+        found = self._db.execute("SELECT * FROM sources WHERE seed = ?", (seed,)).fetchone()
+        return found if isinstance(found, sqlite3.Row) else None
+
+    def _go_on(self, seed: int, path: Path, about: os.stat_result) -> int:
+        """From which byte to read on; all of a journal that is not the one that was read before."""
+        found = self._source(seed)
+        longer = found is not None and found["inode"] == about.st_ino and found["done"] <= about.st_size
+        if found and longer and _tail(path, found["done"]) == found["tail"]:
+            return int(found["done"])
+        span = rows.place(seed, 0), rows.place(seed + 1, 0)
+        for table in ("uses", "attempts", "facts"):
+            self._db.execute(f"DELETE FROM {table} WHERE n >= ? AND n < ?", span)
+        if found and found["said"]:
+            # words cannot be taken out one by one: all are read again when they are asked for
+            self._db.execute("INSERT INTO words(words) VALUES ('delete-all')")
+            self._db.execute("UPDATE sources SET said = 0")
+        self._db.execute("INSERT OR REPLACE INTO sources (seed, done, said) VALUES (?, 0, 0)", (seed,))
+        return 0
+
+    def _take(self, line: bytes, seed: int, at: int, path: Path) -> None:
+        try:
+            said = Journal(path).parse(line, 0)
+            match said["kind"]:
+                case "trajectory":
+                    self._attempt(said["data"], seed, at, len(line))
+                case "fact":
+                    self._fact(said, seed, at)
+                case "run" if said["format"] == OPENING["format"]:
+                    pass
+                case kind:
+                    raise KeyError(f"kind: {str(kind)[:100]!r}, or its format, is not known")
+        except (AgentevolveError, KeyError, TypeError, AttributeError) as error:
+            number = sum(1 for _ in _lines(path, 0, at)) + 1
+            raise AgentevolveError(f"{path}:{number}: not a line of a run's journal ({str(error)[:200]})") from None
+
+    def _attempt(self, one: rows.Line, seed: int, at: int, size: int) -> None:
+        row = rows.attempt_row(one, seed, at, size)
+        self._replaced([row["id"]], seed)
+        marks = ", ".join(f":{name}" for name in row)
+        self._db.execute(f"INSERT INTO attempts ({', '.join(row)}) VALUES ({marks})", row)
+        self._db.executemany("INSERT OR IGNORE INTO uses VALUES (?, ?, ?, ?, ?)", rows.uses(one, row["n"]))
+
+    def _fact(self, line: rows.Line, seed: int, at: int) -> None:
+        self._db.execute(
+            "INSERT INTO facts VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET data = excluded.data, usage = excluded.usage",
+            rows.fact_row(line, seed, at),
+        )
+        if line["name"].startswith(AGAIN) and not line["name"].startswith(ACCEPTED):
+            self._replaced(line["data"], seed)
+
+    def _replaced(self, ids: Sequence[str], seed: int) -> None:
+        """What is made again stands no more; what it cost stays counted."""
+        self._db.executemany("UPDATE attempts SET standing = 0 WHERE id = ? AND seed = ?", [(rows.plain(id), seed) for id in ids])
+
+    def _words(self, seed: int, path: Path) -> None:
+        found = self._source(seed)
+        if not found or found["said"] >= found["done"]:
+            return
+        for at, line in _lines(path, found["said"], found["done"]):
+            if line.startswith(b'{"kind":"trajectory"'):
+                said = rows.words_of(Journal(path).parse(line, 0)["data"])
+                self._db.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (rows.place(seed, at), said))
+        self._db.execute("UPDATE sources SET said = ? WHERE seed = ?", (found["done"], seed))
+
+
+def index_path(place: Path) -> Path:
+    """Where the index of the run at `place` lies."""
+    if os.access(place, os.W_OK):
+        return place / VIEW
+    import platformdirs
+
+    name = hashlib.sha256(str(place.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return platformdirs.user_cache_path("agentevolve") / "view" / f"{name}.sqlite"
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    """The index at `path`, a new one if it is of another version or damaged."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return _connected(path)
+    except sqlite3.DatabaseError:
+        for one in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
+            one.unlink(missing_ok=True)
+    try:
+        return _connected(path)
+    except sqlite3.Error as error:
+        raise AgentevolveError(f"{path}: cannot be made: {error}") from None
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=WAIT, isolation_level=None, check_same_thread=False)
+    try:
+        db.row_factory = sqlite3.Row
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = OFF")  # what a crash takes is made again
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, VERSION):
+            raise sqlite3.DatabaseError("another version")
+        if not version:
+            db.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _whole(path: Path, size: int) -> int:
+    """How much of the first `size` bytes is whole lines: those a writer never changes again."""
+    with path.open("rb") as file:
+        end = size
+        while end:
+            start = max(0, end - TAIL)
+            file.seek(start)
+            found = file.read(end - start).rfind(b"\n") + 1
+            if found:
+                return start + found
+            end = start
+    return 0
+
+
+def _lines(path: Path, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """The lines from byte `start` to `end`, without their ends, each with the byte at which it begins."""
+    with path.open("rb") as file:
+        file.seek(start)
+        at, rest = start, b""
+        while (left := end - at - len(rest)) > 0:
+            block = file.read(min(BLOCK, left))
+            if not block:
+                return  # cut meanwhile: by a rewrite, which the next look finds
+            *whole, rest = (rest + block).split(b"\n")
+            for line in whole:
+                yield at, line
+                at += len(line) + 1
+
+
+def _tail(path: Path, end: int) -> str:
+    with path.open("rb") as file:
+        file.seek(max(0, end - TAIL))
+        return hashlib.sha256(file.read(min(TAIL, end))).hexdigest()
+
+
+def facts_of(index: ReadIndex, seed: int, prefix: str = "") -> dict[str, Any]:
+    """The kept facts of a seed whose names begin so, in the order in which they were first said."""
+    found = index.ask("SELECT name, data FROM facts WHERE seed = ? AND data IS NOT NULL ORDER BY n", (seed,))
+    return {one["name"]: json.loads(one["data"]) for one in found if one["name"].startswith(prefix)}
