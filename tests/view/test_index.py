@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,13 @@ from agentevolve.loop.reports import reports
 from agentevolve.memory.forget import forget
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Looked, PolicyStamp, Task, Trajectory, Turn, Usage
-from agentevolve.run.folder import JOURNAL, VIEW, read_run, seeds
+from agentevolve.run.folder import JOURNAL, VIEW, Run, read_run, seeds
 from agentevolve.view import figures
 from agentevolve.view.attempts import Asked, asked_of, body_of, facets, listed, row_of
 from agentevolve.view.index import ReadIndex, facts_of, index_path
 from agentevolve.view.memories import Memories, Wanted, groups
 from agentevolve.view.memories import listed as entries_listed
+from agentevolve.view.rows import KEPT
 
 IDS = [f"1/acquire/t/{number}/0" for number in range(4)]
 PHASES = ("1/acquire", "1/val/memory", "val/base", "run")
@@ -82,7 +84,7 @@ def same(index: ReadIndex, folder: Path) -> None:
         assert mine == pytest.approx(cost.model_dump())
     kept = facts_of(index, 0)
     assert kept == {name: run.facts[name] for name in kept}
-    assert {name for name in run.facts if name.startswith(("evaluation ", "refused/"))} == set(kept)
+    assert {name for name in run.facts if name.startswith(KEPT)} == set(kept)
     assert in_order(figures.Seed(index, 0).evaluations()) == in_order(run.evaluations())
 
 
@@ -291,4 +293,24 @@ def test_of_a_run_under_way_the_seeds_that_are_measured_are_shown(run, tmp_path)
     index.update()
     assert figures.found(index) == reports(tmp_path / "two", [read_run(folder) for folder in seeds(tmp_path / "two")])
     assert listed(index, Asked())["count"] == 22 and listed(index, Asked(seed=1))["count"] == 11
+    index.close()
+
+
+def test_it_follows_a_run_that_is_being_written(run, tmp_path):
+    place = shutil.copytree(run, tmp_path / "r")
+    writer, index = Run(place, quiet=True), ReadIndex(place)
+    one = next(iter(writer.trajectories.values()))
+    writing = threading.Thread(
+        target=lambda: [writer.add(one.model_copy(update={"id": f"{one.id}/{number}"})) for number in range(200)]
+    )
+    writing.start()
+    counts = [0]
+    while writing.is_alive() or counts[-1] < 211:
+        index.update()
+        counts.append(listed(index, Asked())["count"])
+        assert counts[-1] >= counts[-2]
+    writing.join()
+    writer.close()
+    assert counts[-1] == 211
+    same(index, place)
     index.close()
