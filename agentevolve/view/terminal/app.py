@@ -15,11 +15,12 @@ from agentevolve.view.terminal.turns import Compare
 STYLE = """
 #said { padding: 0 1; background: $panel; height: auto; max-height: 6; }
 #search { height: 1; }
-#facets { width: 34; height: 1fr; border: none; }
+#facets { width: 28; height: 1fr; border: none; }
 #list { width: 1fr; height: 1fr; }
-#steps { width: 34; height: 1fr; padding: 0 1; }
+#steps { width: 30; height: 1fr; padding: 0 1; }
 #text { width: 1fr; height: 1fr; padding: 0 1; }
 #text Static { height: auto; }
+#verdicts { padding: 0 1; height: auto; max-height: 8; }
 #links { height: auto; max-height: 50%; }
 Keys { align: center middle; }
 #keys { width: auto; height: auto; padding: 1 2; background: $panel; border: round $primary; }
@@ -30,6 +31,7 @@ class Inspector(App[None]):
     """The inspector of the runs in `pages`; it begins with the list of them, or with the run if there is one."""
 
     CSS = STYLE
+    TITLE = "agentevolve"
     ENABLE_COMMAND_PALETTE = False
     BINDINGS: ClassVar[list[BindingType]] = [Binding("q", "quit", "leave")]
 

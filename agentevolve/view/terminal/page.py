@@ -89,7 +89,7 @@ class Page(Screen[None]):
     async def on_screen_resume(self) -> None:
         """What happened while another screen was in front."""
         if self.values:
-            await self.look()
+            await self.read()
 
     async def look(self) -> None:
         """Read again what somebody is writing."""

@@ -17,15 +17,18 @@ from agentevolve.view.terminal import words
 from agentevolve.view.terminal.lists import Attempts, Listed, Memory
 from agentevolve.view.terminal.page import Page
 
+LAST = 6  # verdicts of a run in the list of runs
+
 
 class Runs(Listed):
     """All runs, with how far they are and what the gate said last."""
 
-    COLUMNS = ("run", "state", "rounds", "attempts", "solved", "lost", "tokens", "model", "last verdict")
+    COLUMNS = ("run", "state", "rounds", "attempts", "solved", "lost", "tokens", "model")
 
     def body(self) -> Iterable[Widget]:
-        """A table."""
+        """A table, and below it what was decided in the run at the cursor."""
         yield DataTable(id="list", cursor_type="row")
+        yield Static(id="verdicts")
 
     def ask(self) -> dict[str, Any]:
         """The runs."""
@@ -49,8 +52,12 @@ class Runs(Listed):
         of = f" of {one['asked']['rounds']}" if one["asked"]["rounds"] else ""
         sums = [words.figure(count(sum(seed[key] for seed in one["seeds"]))) for key in ("attempts", "solved", "lost")]
         tokens, model = words.figure(count(one["spent"]["tokens"])), words.name(one["asked"]["model"] or "–")
-        last = words.name(one["verdicts"][-1] if one["verdicts"] else "–")
-        return [words.name(one["name"]), words.badge(one["state"]), words.figure(rounds + of), *sums, tokens, model, last]
+        return [words.name(one["name"]), words.badge(one["state"]), words.figure(rounds + of), *sums, tokens, model]
+
+    def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
+        """Say what was decided last in the run at the cursor."""
+        decided = (self.current() or {}).get("verdicts", ())[-LAST:]
+        self.query_one("#verdicts", Static).update(words.lines(*(words.said(line) for line in decided)))
 
     def open(self, one: dict[str, Any]) -> Page | None:
         """The run, if it can be read."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from rich.console import Group, RenderableType
@@ -144,7 +144,7 @@ def _turn(one: Mapping[str, Any], turns: int) -> Iterator[RenderableType]:
     """A turn: the action, what was thought of and could be done, what came back."""
     odd = Text("not admitted", words.ODD) if one["admissible"] is False else None
     yield Text(f"Turn {one['number']} of {turns}", words.TITLE)
-    yield words.beside(Text("> "), words.cut(one["action"]), odd, between=" ")
+    yield words.beside(words.beside(Text("> "), words.cut(one["action"]), between=""), odd)
     yield from filter(None, (words.titled("Thinking", words.cut(one["thinking"])), _admitted(one)))
     yield from _looked(one["looked"])
     context, came = words.titled("Recalled text", words.cut(one["context"])), words.cut(one["observation"], "nothing came back")
@@ -196,23 +196,30 @@ class Compare(Turns):
         self.turn = (apart or 0) if self.turn < 0 else self.turn
         self.where(Text(_differs(self.values["differs"], apart)))
         listed = [self.step(0, Text("≠", words.ODD) if self.values["differs"] == 0 else None)]
-        listed += [self.step(one["number"], self._sign(one["number"])) for one in steps]
+        listed += [self.step(one["number"], self._sign(one)) for one in steps]
         if self.turn:
             text = self._turn(next(one for one in steps if one["number"] == self.turn))
         else:
             text = _prompts(self.values["prompts"])
         self.show(listed, Group(_sides(map(_side, self.values["rows"])), *text))
 
-    def _sign(self, number: int) -> Text:
-        if number == self.values["apart"]:
-            return Text("≠ first difference", words.ODD)
-        return Text("the same", words.DIM) if number in self.values["same"] else Text("≠")
+    def _sign(self, one: Mapping[str, Any]) -> Text:
+        """Whether the turn is the same for both; if not, in what, and whether it is the first such turn."""
+        if one["number"] in self.values["same"]:
+            return Text("the same", words.DIM)
+        differs = "another action" if _other_action(one["sides"]) else "came back otherwise"
+        first = one["number"] == self.values["apart"]
+        return Text(f"≠ first: {differs}", words.ODD) if first else Text(f"≠ {differs}")
 
     def _turn(self, one: Mapping[str, Any]) -> Iterator[RenderableType]:
-        yield words.beside(Text(f"Turn {one['number']}", words.TITLE), self._sign(one["number"]))
+        yield words.beside(Text(f"Turn {one['number']}", words.TITLE), self._sign(one))
         yield Text()
-        actions = [side["action"]["text"] if side else None for side in one["sides"]]
-        yield _sides(_acted(side, actions[0] != actions[1]) for side in one["sides"])
+        yield _sides(_acted(side, _other_action(one["sides"])) for side in one["sides"])
+
+
+def _other_action(sides: Sequence[Mapping[str, Any] | None]) -> bool:
+    one, other = (side and side["action"] for side in sides)
+    return one != other
 
 
 def _differs(differs: int | None, apart: int | None) -> str:

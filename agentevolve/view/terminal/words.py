@@ -67,9 +67,10 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[Text]], title: str = 
     """A table of texts, under its title."""
     from rich import box
 
-    made = Table(title=name(title, TITLE), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in headings:
-        made.add_column(name(heading))
+    heading = Text().append_text(name(title, TITLE))  # so that the style ends with the words
+    made = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for one in headings:
+        made.add_column(name(one))
     for row in rows:
         made.add_row(*row)
     return made
