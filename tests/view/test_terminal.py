@@ -4,6 +4,7 @@ import asyncio
 import html
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -163,6 +164,20 @@ def test_two_attempts_are_shown_side_by_side(runs):
         ("u j j enter v", "marked"),
         ("] v", "They differ from the start: in what they were shown"),
     )
+
+
+def test_a_narrow_screen_has_room_for_the_list(runs):
+    text = drive(runs / "mine", ("a", "11 attempts", "1/val/memory/corridor/val/102/0", "reward", "q leave"), size=(80, 24))
+    assert "corridor/train/0 2" not in text
+    steps = ("a", "11 attempts"), ("f", "corridor/train/0 2"), ("j enter escape", "1 attempts that were lost;", "reward")
+    assert "✓" not in drive(runs / "mine", *steps, size=(80, 24))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_no_row_of_keys_ends_it(runs, seed):
+    luck, keys = random.Random(seed), [*"jkumavf?/[]", "enter", "enter", "space", "escape", "escape", "tab", "backspace"]
+    place, size = (runs, (150, 40)) if seed % 2 else (runs / "odd", (60, 12))
+    drive(place, *((luck.choice(keys), "") for _ in range(100)), ("escape escape", "leave"), size=size)
 
 
 def test_memory_is_searched(runs):

@@ -16,6 +16,8 @@ STYLE = """
 #said { padding: 0 1; background: $panel; height: auto; max-height: 6; }
 #search { height: 1; }
 #facets { width: 28; height: 1fr; border: none; }
+.-narrow #facets { display: none; }
+.-narrow.asked #facets { display: block; }
 #list { width: 1fr; height: 1fr; }
 #steps { width: 30; height: 1fr; padding: 0 1; }
 #text { width: 1fr; height: 1fr; padding: 0 1; }
@@ -33,6 +35,7 @@ class Inspector(App[None]):
     CSS = STYLE
     TITLE = "agentevolve"
     ENABLE_COMMAND_PALETTE = False
+    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]]] = [(0, "-narrow"), (100, "-wide")]
     BINDINGS: ClassVar[list[BindingType]] = [Binding("q", "quit", "leave")]
 
     def __init__(self, pages: Pages) -> None:

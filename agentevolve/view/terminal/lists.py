@@ -26,11 +26,8 @@ class Listed(Page):
     COLUMNS: ClassVar[tuple[str, ...]] = ()
 
     async def on_mount(self) -> None:
-        """The columns, the rows."""
-        table = self.table
-        for one in self.COLUMNS:
-            table.add_column(words.name(one))
-        table.focus()
+        """The keys go to the table."""
+        self.table.focus()
 
     @property
     def table(self) -> DataTable[Text]:
@@ -54,7 +51,9 @@ class Listed(Page):
         """Show the rows; the cursor stays where it was."""
         table = self.table
         at = table.cursor_row
-        table.clear()
+        table.clear(columns=True)  # a column is as wide as it has to be for these rows
+        for name in self.COLUMNS:
+            table.add_column(words.name(name))
         for one in self.rows():
             table.add_row(*self.cells(one))
         table.move_cursor(row=min(at, max(0, len(self.rows()) - 1)))
@@ -78,8 +77,8 @@ class Filtered(Listed):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "search", "search"),
         Binding("f", "facets", "filter"),
-        Binding("left_square_bracket", "first", "first page"),
-        Binding("right_square_bracket", "next", "next page"),
+        Binding("left_square_bracket", "first", "first"),
+        Binding("right_square_bracket", "next", "next"),
         Binding("escape", "list", show=False),
     ]
 
@@ -136,11 +135,13 @@ class Filtered(Listed):
         self.query_one("#search", Input).focus()
 
     def action_facets(self) -> None:
-        """To the facets."""
+        """To the facets; a narrow screen shows them only now."""
+        self.add_class("asked")
         self.query_one("#facets", OptionList).focus()
 
     def action_list(self) -> None:
         """Back to the list."""
+        self.remove_class("asked")
         self.table.focus()
 
     async def action_first(self) -> None:
@@ -157,7 +158,7 @@ class Attempts(Filtered):
     """The attempts of a run."""
 
     COLUMNS = ("", "attempt", "outcome", "reward", "turns", "tokens", "time", "recalled", "lost because")
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("v", "mark", "mark, compare")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("v", "mark", "mark")]
 
     async def on_screen_resume(self) -> None:
         """An attempt may have been marked meanwhile."""

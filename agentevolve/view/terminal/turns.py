@@ -25,8 +25,8 @@ class Turns(Page):
     """Turns, one at a time: 0 is the start."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("j", "walk(1)", "next turn"),
-        Binding("k", "walk(-1)", "previous turn"),
+        Binding("j", "walk(1)", "next"),
+        Binding("k", "walk(-1)", "previous"),
     ]
 
     def __init__(self, run: str, turn: int = 0) -> None:
@@ -71,9 +71,9 @@ class Replay(Turns):
     """One attempt."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left_square_bracket", "beside('before')", "attempt before"),
-        Binding("right_square_bracket", "beside('after')", "attempt after"),
-        Binding("v", "mark", "mark, compare"),
+        Binding("left_square_bracket", "beside('before')", "before"),
+        Binding("right_square_bracket", "beside('after')", "after"),
+        Binding("v", "mark", "mark"),
     ]
 
     def __init__(self, run: str, id: str, seed: int, turn: int = 0) -> None:
