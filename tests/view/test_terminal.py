@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import select
 import shutil
 import subprocess
 import sys
@@ -278,6 +279,38 @@ def test_the_command_shows_the_terminal_view(runs, monkeypatch):
     monkeypatch.setattr(Inspector, "run", lambda self: shown.append(self.pages.places.root))
     done = CliRunner().invoke(command, ["view", str(runs), "--tui"])
     assert (done.exit_code, shown) == (0, [runs.resolve()])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a pseudo terminal is asked for")
+def test_the_command_in_a_terminal_says_nothing_hostile_to_it(runs):
+    import pty
+
+    keys, said = ["", *"a", "\r", *"jkuu", *"m", "\r", *"uq"], b""
+    place = [sys.executable, "-c", "from agentevolve.cli.main import main; main()", "view", str(runs / "odd"), "--tui"]
+    ours, theirs = pty.openpty()
+    settings = os.environ | {"TERM": "xterm-256color", "COLUMNS": "120", "LINES": "40"}
+    with subprocess.Popen(place, stdin=theirs, stdout=theirs, stderr=theirs, env=settings) as running:
+        os.close(theirs)
+        for key in keys:
+            os.write(ours, key.encode())
+            said += heard(ours, 2.0 if said else WAIT)
+        while more := heard(ours, WAIT):
+            said += more
+    os.close(ours)
+    assert running.returncode == 0 and "⟨U+202E⟩".encode() in said and b"[red]x[/red]" in said
+    assert b"\x1b]8;" not in said and b"\x1b[31mred" not in said and "\u202e".encode() not in said
+
+
+def heard(terminal, seconds):
+    """What comes from the terminal until it is silent for half a second; nothing once it has ended."""
+    said, wait = b"", seconds
+    while select.select([terminal], [], [], wait)[0]:
+        try:
+            said += os.read(terminal, 65_536)
+        except OSError:  # as Linux says that the other side has closed
+            break
+        wait = 0.5
+    return said
 
 
 def test_textual_is_loaded_by_nobody_else():

@@ -35,7 +35,7 @@ class Inspector(App[None]):
     CSS = STYLE
     TITLE = "agentevolve"
     ENABLE_COMMAND_PALETTE = False
-    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]]] = [(0, "-narrow"), (100, "-wide")]
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012  (declared so by Textual)
     BINDINGS: ClassVar[list[BindingType]] = [Binding("q", "quit", "leave")]
 
     def __init__(self, pages: Pages) -> None:
