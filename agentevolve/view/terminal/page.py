@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.text import Text
@@ -16,6 +17,7 @@ from textual.widget import Widget
 from textual.widgets import DataTable, Footer, OptionList, Static
 
 from agentevolve.protocols import AgentevolveError
+from agentevolve.view import places
 from agentevolve.view.pages import Pages
 from agentevolve.view.terminal import words
 
@@ -92,9 +94,15 @@ class Page(Screen[None]):
             await self.read()
 
     async def look(self) -> None:
-        """Read again what somebody is writing."""
-        if self.is_current and any(one.get("state") == "under way" for one in (self.values, *self.values.get("runs", ()))):
+        """Read again what somebody is writing, once there is more of it."""
+        if self.is_current and await asyncio.to_thread(self._moved):
             await self.read()
+
+    def _moved(self) -> bool:
+        """Whether a run that was under way when it was read has been written in since, or is not under way any more."""
+        told = [one for one in (self.values, *self.values.get("runs", ())) if one.get("state") == "under way"]
+        there = self.pages.places.names() if told else {}
+        return any(not _as_told(one, there.get(one["name"])) for one in told)
 
     async def read(self) -> bool:
         """Ask, and show what has changed; what goes wrong is said in the line. Whether all went well."""
@@ -136,6 +144,13 @@ class Page(Screen[None]):
         """On or back in a long text."""
         for one in self.query("#text").results(VerticalScroll):
             one.scroll_page_down(animate=False) if step > 0 else one.scroll_page_up(animate=False)
+
+
+def _as_told(one: Mapping[str, Any], place: Path | None) -> bool:
+    try:
+        return place is not None and (places.state(place), places.changed(place)) == (one["state"], one["changed"])
+    except (OSError, ValueError):
+        return False  # it was removed between two looks: reading says so
 
 
 class Keys(ModalScreen[None]):
