@@ -168,6 +168,7 @@ def test_two_attempts_are_shown_side_by_side(runs):
 
 
 def test_a_narrow_screen_has_room_for_the_list(runs):
+    drive(runs / "mine", ("", "100 [44, 100]", "├────", "+0 [-77, +77]"), size=(80, 24))
     text = drive(runs / "mine", ("a", "11 attempts", "1/val/memory/corridor/val/102/0", "reward", "q leave"), size=(80, 24))
     assert "corridor/train/0 2" not in text
     steps = ("a", "11 attempts"), ("f", "corridor/train/0 2"), ("j enter escape", "1 attempts that were lost;", "reward")

@@ -99,9 +99,9 @@ class Run(Page):
 
 def _figures(run: Mapping[str, Any]) -> Iterator[RenderableType]:
     for title, one in run["tables"].items():
-        headings, reports = [*one["headings"], "0 to 100 %"], one["reports"]
-        rows = [[words.name(cell) for cell in row] for row in one["rows"]]
-        yield words.table(headings, [[*row, words.bar(report)] for row, report in zip(rows, reports, strict=True)], title)
+        yield words.table(one["headings"], [[words.said(cell) for cell in row] for row in one["rows"]], title)
+        bars = [[words.said(row[0]), words.bar(report)] for row, report in zip(one["rows"], one["reports"], strict=True)]
+        yield words.table(("arm", "success, from 0 to 100 %"), bars)
     if run["tables"]:
         yield Text("Success in percent and its difference in points, with 95% intervals over tasks; costs are means an attempt.")
     else:

@@ -68,9 +68,11 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[Text]], title: str = 
     from rich import box
 
     heading = Text().append_text(name(title, TITLE))  # so that the style ends with the words
-    made = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    made = Table(
+        title=heading if title else None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+    )
     for one in headings:
-        made.add_column(name(one))
+        made.add_column(name(one), overflow="fold")  # a figure is never cut
     for row in rows:
         made.add_row(*row)
     return made
