@@ -9,8 +9,8 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
 from agentevolve.view.pages import Pages
+from agentevolve.view.terminal.compare import Compare
 from agentevolve.view.terminal.run import Run, Runs
-from agentevolve.view.terminal.turns import Compare
 
 STYLE = """
 #said { padding: 0 1; background: $panel; height: auto; max-height: 6; }
