@@ -1,4 +1,4 @@
-"""The command `view`: look at runs in a browser."""
+"""The command `view`: look at runs in a browser, or in the terminal."""
 
 from __future__ import annotations
 
@@ -17,10 +17,18 @@ def view(
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port.")] = 8265,
     token: Annotated[str, typer.Option(help="What whoever asks must show; needed where others can reach it.")] = "",
     edit: Annotated[bool, typer.Option("--edit", help="Let entries of memories be retired.")] = False,
+    tui: Annotated[
+        bool, typer.Option("--tui", help="Look in the terminal: nothing is served, and nothing can be edited.")
+    ] = False,
 ) -> None:
     """Look at runs in a browser: whether it gets better, what happened, what it remembers and why. Nothing is changed."""
     if not folder.is_dir():
         raise AgentevolveError(f"{folder}: not a folder")
+    if tui:
+        from agentevolve.view.terminal import show
+
+        show(folder)
+        return
     from agentevolve.view.server import serve
 
     print(f"http://{f'[{host}]' if ':' in host else host}:{port}/{'?token=…' if token else ''} (Ctrl-C ends it)", file=sys.stderr)

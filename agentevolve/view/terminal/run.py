@@ -1,0 +1,125 @@
+"""The list of runs, and a run: arms with their intervals, what was decided, what it cost, and why attempts were lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.widget import Widget
+from textual.widgets import DataTable, Static
+
+from agentevolve.view.templates import count, seconds
+from agentevolve.view.terminal import words
+from agentevolve.view.terminal.lists import Attempts, Listed, Memory
+from agentevolve.view.terminal.page import Page
+
+LAST = 6  # verdicts of a run in the list of runs
+
+
+class Runs(Listed):
+    """All runs, with how far they are and what the gate said last."""
+
+    COLUMNS = ("run", "state", "rounds", "attempts", "solved", "lost", "tokens", "model")
+
+    def body(self) -> Iterable[Widget]:
+        """A table, and below it what was decided in the run at the cursor."""
+        yield DataTable(id="list", cursor_type="row")
+        yield Static(id="verdicts")
+
+    def ask(self) -> dict[str, Any]:
+        """The runs."""
+        return self.pages.runs({})
+
+    def tell(self) -> None:
+        """Show them."""
+        self.say(words.beside(Text(f"{len(self.rows())} runs at or below"), words.said(self.values["root"]), between=" "))
+        self.fill()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The runs' values."""
+        found: list[dict[str, Any]] = self.values.get("runs", [])
+        return found
+
+    def cells(self, one: dict[str, Any]) -> list[Text]:
+        """A run; one that cannot be read says why."""
+        if one["error"]:
+            return [words.name(one["name"]), words.name(one["error"], words.ODD)]
+        rounds = ", ".join(str(seed["rounds"]) for seed in one["seeds"])
+        of = f" of {one['asked']['rounds']}" if one["asked"]["rounds"] else ""
+        sums = [words.figure(count(sum(seed[key] for seed in one["seeds"]))) for key in ("attempts", "solved", "lost")]
+        tokens, model = words.figure(count(one["spent"]["tokens"])), words.name(one["asked"]["model"] or "–")
+        return [words.name(one["name"]), words.badge(one["state"]), words.figure(rounds + of), *sums, tokens, model]
+
+    def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
+        """Say what was decided last in the run at the cursor."""
+        decided = (self.current() or {}).get("verdicts", ())[-LAST:]
+        self.query_one("#verdicts", Static).update(words.lines(*(words.said(line) for line in decided)))
+
+    def open(self, one: dict[str, Any]) -> Page | None:
+        """The run, if it can be read."""
+        return None if one["error"] else Run(one["name"])
+
+
+class Run(Page):
+    """One run: its figures as `agentevolve report` has them, with the intervals drawn."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("a", "attempts", "attempts"), Binding("m", "memory", "memory")]
+
+    def __init__(self, run: str) -> None:
+        super().__init__()
+        self.of = run
+
+    def body(self) -> Iterable[Widget]:
+        """A long text."""
+        yield VerticalScroll(Static(id="figures"), id="text")
+
+    def ask(self) -> dict[str, Any]:
+        """The run."""
+        return self.pages.run(self.of, {})
+
+    def tell(self) -> None:
+        """Show its figures."""
+        settings = self.values["settings"]
+        asked = [str(settings[key]) for key in ("tasks", "model", "method") if settings.get(key)]
+        self.where(words.said(", ".join(asked)))
+        self.query_one("#figures", Static).update(Group(*_figures(self.values)))
+
+    def action_attempts(self) -> None:
+        """To its attempts."""
+        self.app.push_screen(Attempts(self.of))
+
+    def action_memory(self) -> None:
+        """To its memory."""
+        self.app.push_screen(Memory(self.of))
+
+
+def _figures(run: Mapping[str, Any]) -> Iterator[RenderableType]:
+    for title, one in run["tables"].items():
+        yield words.table(one["headings"], [[words.said(cell) for cell in row] for row in one["rows"]], title)
+        bars = [[words.said(row[0]), words.bar(report)] for row, report in zip(one["rows"], one["reports"], strict=True)]
+        yield words.table(("arm", "success, from 0 to 100 %"), bars)
+    if run["tables"]:
+        yield Text("Success in percent and its difference in points, with 95% intervals over tasks; costs are means an attempt.")
+    else:
+        yield Text("Nothing is measured yet.", words.DIM)
+    if told := words.titled("What was decided", *(words.said(line) for line in run["verdicts"])):
+        yield told
+    yield Text()
+    yield words.table(("seed", "rounds ended", "attempts", "solved", "lost"), map(_seed, run["seeds"]), "How far it is")
+    costs = [[words.name(phase), *_cost(one)] for phase, one in run["costs"].items()]
+    yield words.table(("phase", "calls", "tokens", "waited", "USD"), costs, "What it cost")
+    lost = [[words.figure(count(one["count"])), words.said(one["reason"])] for one in run["lost"]]
+    yield words.table(("attempts", "reason"), lost, "Lost attempts") if lost else Text("No attempt was lost.", words.DIM)
+
+
+def _seed(one: Mapping[str, Any]) -> list[Text]:
+    return [words.name(one["name"]), *(words.figure(count(one[key])) for key in ("rounds", "attempts", "solved", "lost"))]
+
+
+def _cost(one: Mapping[str, Any]) -> list[Text]:
+    figures = (count(one["calls"]), count(one["tokens"]), seconds(one["seconds"]), f"{one['usd']:.4f}")
+    return [words.figure(value) for value in figures]
