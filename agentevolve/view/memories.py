@@ -134,7 +134,7 @@ class Memories:
 
 def groups(index: ReadIndex, asked: Wanted) -> list[Row]:
     """How many entries there are for all values of the facets together, under the rest of the filter: one look at them all."""
-    where, values = _where(asked.model_copy(update={name: Wanted.model_fields[name].default for name in FACETS}))
+    where, values = condition(asked.model_copy(update={name: Wanted.model_fields[name].default for name in FACETS}))
     names = ", ".join(FACETS)
     return index.ask(f"SELECT {names}, count(*) AS count FROM entries WHERE {where} GROUP BY {names}", values)
 
@@ -144,7 +144,7 @@ def listed(index: ReadIndex, asked: Wanted, found: Sequence[Row]) -> dict[str, A
 
     (from the `groups` found), and the query of the next page.
     """
-    where, values = _where(asked)
+    where, values = condition(asked)
     count = sum(row["count"] for row in found if meets(row, asked))
     column, down = SORTS[asked.sort]
     behind, more = beyond(asked.after, column, down, ())
@@ -156,14 +156,23 @@ def listed(index: ReadIndex, asked: Wanted, found: Sequence[Row]) -> dict[str, A
         "count": count,
         "said": f"{count:,} {in_words(asked)}",
         "next": asked.query(after=cursor(rows[PAGE - 1], column)) if len(rows) > PAGE else "",
-        "facets": {name: _facet(found, name, asked) for name in FACETS},
+        "facets": facets(found, asked),
     }
+
+
+def facets(found: Sequence[Row], asked: Wanted) -> dict[str, Any]:
+    """The values of each facet with how many entries have them, from the `groups` found."""
+    return {name: _facet(found, name, asked) for name in FACETS}
 
 
 def in_words(asked: Wanted) -> str:
     """The filter as the rest of one sentence."""
-    parts = [part for part in _parts(asked) if part]
-    return " ".join(["entries", *parts]) + (f"; {SORTED[asked.sort]}." if not asked.near else ".")
+    return described(asked) + (f"; {SORTED[asked.sort]}." if not asked.near else ".")
+
+
+def described(asked: Wanted) -> str:
+    """The filter in words, without the order."""
+    return " ".join(["entries", *(part for part in _parts(asked) if part)])
 
 
 def _parts(asked: Wanted) -> Iterator[str]:
@@ -219,7 +228,8 @@ def _row(ledger: Ledger, seed: int, place: int, entry: Entry, state: str) -> tup
     return (rows.place(seed, place), seed, rows.plain(entry.id), *about, *shown)
 
 
-def _where(asked: Wanted) -> tuple[str, list[Any]]:
+def condition(asked: Wanted) -> tuple[str, list[Any]]:
+    """The filter as a condition of SQL, with its values."""
     parts, values = ["1"], []
     for name in ("seed", "kind", "env", "state", "round", "task"):
         value = getattr(asked, name)

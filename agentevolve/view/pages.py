@@ -11,10 +11,11 @@ from agentevolve.loop.policies import BACK, GATE, learnt_of
 from agentevolve.loop.reports import Found, verdicts
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Usage
-from agentevolve.view import attempts, entry, figures, memories, places, shown
+from agentevolve.view import attempts, entry, figures, maps, memories, places, shown
 from agentevolve.view.attempts import Asked, asked_of
 from agentevolve.view.figures import Seed
 from agentevolve.view.index import ReadIndex
+from agentevolve.view.maps import Placed
 from agentevolve.view.memories import Memories, Wanted
 from agentevolve.view.nearest import Nearest
 from agentevolve.view.places import Places
@@ -95,6 +96,26 @@ class Pages:
         found = entry.entry_page(held, query.get("id", ""), number(query, "seed"))
         text = shown.cut(found["entry"].pop("text"), shown.LONGER)
         return {**self._about(name, held.index), **found, "text": text}
+
+    def map(self, name: str, query: Query) -> dict[str, Any]:
+        """The map of the memory, as values."""
+        held, asked = self._memory(name), asked_of(query, Placed)
+        key = ("entries", name, held.state(), asked.text, asked.task)
+        groups = self._keep(key, held.index, lambda: memories.groups(held.index, asked))
+        return {**self._about(name, held.index), **maps.page(held.index, self._shown(name, held, asked), asked, groups)}
+
+    def drawn(self, name: str, query: Query, form: str) -> bytes:
+        """The picture of the map as SVG or PNG."""
+        held, asked = self._memory(name), asked_of(query, Placed)
+        key = ("picture", name, maps.stamps(held), asked, form)
+        return self._keep(key, held.index, lambda: maps.drawn(self._shown(name, held, asked), asked, form))
+
+    def _shown(self, name: str, held: Memories, asked: Placed) -> maps.Shown:
+        """The entries asked for that have a place; where all lie is kept until the memory, or what is embedded of it, changes."""
+        stamps = maps.stamps(held)
+        made = self._keep(("charts", name, stamps), held.index, lambda: maps.charts(held))
+        entries = asked.model_copy(update={"colour": "kind", "x": None, "y": None})
+        return self._keep(("shown", name, stamps, entries), held.index, lambda: maps.shown(held.index, made, entries))
 
     def policies(self, name: str, query: Query) -> dict[str, Any]:
         """What was learnt in weights, from what, and what the gate said of it; which policy is in place."""

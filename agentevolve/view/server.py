@@ -21,6 +21,7 @@ from agentevolve.memory import open_memory
 from agentevolve.protocols import AgentevolveError
 from agentevolve.view import attempts, memories, templates
 from agentevolve.view.attempts import Asked
+from agentevolve.view.maps import Placed
 from agentevolve.view.memories import Wanted
 from agentevolve.view.pages import Pages, number
 from agentevolve.view.places import Places
@@ -39,8 +40,9 @@ QUIET = 15.0  # seconds after which a silent stream says that it is still there
 LISTS: dict[str, tuple[type[Asked] | type[Wanted], Mapping[str, str]]] = {
     "attempts": (Asked, attempts.SORTED),
     "memory": (Wanted, memories.SORTED),
+    "map": (Placed, {}),
 }
-PAGES = ("attempts", "attempt", "compare", "memory", "entry", "policies")
+PAGES = ("attempts", "attempt", "compare", "memory", "map", "entry", "policies")
 
 Make = Callable[[Pages, str, Mapping[str, str]], dict[str, Any]]
 
@@ -64,6 +66,8 @@ class Inspector:
             Route("/runs/{run}.json", self._page("run", twin=True)),
             Route("/runs/{run}", self._page("run")),
             Route("/runs/{run}/curve.svg", self._curve),
+            Route("/runs/{run}/map.svg", self._map("svg", "image/svg+xml")),
+            Route("/runs/{run}/map.png", self._map("png", "image/png")),
         ]
         for page in PAGES:
             routes.append(Route(f"/runs/{{run}}/{page}", self._page(page)))
@@ -123,7 +127,7 @@ class Inspector:
             "nonce": request.scope.get("nonce", ""),
             "address": f"{path}{asked}",
             "twin": f"{'/index' if path == '/' else path}.json{asked}",
-            "here": {"run": "", "attempt": "attempts", "compare": "attempts", "entry": "memory"}.get(page, page),
+            "here": {"run": "", "attempt": "attempts", "compare": "attempts", "entry": "memory", "map": "memory"}.get(page, page),
             "live": f"/live?{urlencode({'run': run or '', 'since': before})}" if _under_way(values) else "",
             "static": False,
             "edit": self.edit,
@@ -140,6 +144,15 @@ class Inspector:
         from starlette.responses import Response
 
         return Response(self.pages.curve(request.path_params["run"]), media_type="image/svg+xml")
+
+    def _map(self, form: str, kind: str) -> Callable[[Request], Response]:
+        def answer(request: Request) -> Response:
+            from starlette.responses import Response
+
+            drawn = self.pages.drawn(request.path_params["run"], dict(request.query_params), form)
+            return Response(drawn, media_type=kind)
+
+        return answer
 
     async def _live(self, request: Request) -> Response:
         from starlette.responses import StreamingResponse

@@ -77,6 +77,8 @@ def addresses(name: str) -> list[str]:
         f"{base}/memory",
         f"{base}/memory?text=lamp&kind=demo&sort=gain",
         f"{base}/memory?near=the lamp is left",
+        f"{base}/map",
+        f"{base}/map?kind=demo&colour=round&x=300&y=200",
         f"{base}/entry?id=rule",
         f"{base}/entry?id=demo/1/acquire/corridor/train/0/0",
         f"{base}/policies",
