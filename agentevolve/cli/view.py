@@ -16,7 +16,7 @@ def view(
     host: Annotated[str, typer.Option(help="The address, or name, that is opened in the browser.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port.")] = 8265,
     token: Annotated[str, typer.Option(help="What whoever asks must show; needed where others can reach it.")] = "",
-    edit: Annotated[bool, typer.Option("--edit", help="Let entries of memories be retired.")] = False,
+    edit: Annotated[bool, typer.Option("--edit", help="Let entries of memories be retired and restored.")] = False,
     tui: Annotated[
         bool, typer.Option("--tui", help="Look in the terminal: nothing is served, and nothing can be edited.")
     ] = False,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from agentevolve.memory.index import Index
 
 
+RESTORED = "/restored/"  # in the id of what was added anew
 POOL = 8  # entries for each one that is wanted, of which the ranking chooses
 
 
@@ -70,6 +72,21 @@ class EntryMemory:
         self._check(writing=True)
         self._ledger.retire(id, round, why)
         self._said.clear()
+
+    def restore(self, id: str, round: int) -> str:
+        """From `round` on, or from its retirement, recall again what a retired entry says; return the id that it now has.
+
+        The retirement stands, so that earlier rounds stay as they were. Raises AgentevolveError for an entry that is not retired.
+        """
+        with self._lock:
+            entry = self.get(id)
+            gone = self._ledger.gone(entry.id) if entry else None
+            if entry is None or gone is None:
+                raise AgentevolveError(f"memory {self.folder}: cannot restore {id!r}: no such entry was retired")
+            base = entry.id.partition(RESTORED)[0]
+            new = next(one for one in (f"{base}{RESTORED}{number}" for number in count(1)) if not self.used(one))
+            self.add([entry.model_copy(update={"id": new, "round": max(round, gone[0])})])
+            return new
 
     def note(self, gains: Mapping[str, float], round: int) -> None:
         """Write down what entries were worth as of `round`: the gain of each, in [-1, 1]."""

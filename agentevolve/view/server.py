@@ -12,12 +12,12 @@ import functools
 import json
 import re
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode
 
-from agentevolve.memory import open_memory
+from agentevolve.memory import EntryMemory, open_memory
 from agentevolve.protocols import AgentevolveError
 from agentevolve.view import attempts, memories, templates
 from agentevolve.view.attempts import Asked
@@ -48,7 +48,7 @@ Make = Callable[[Pages, str, Mapping[str, str]], dict[str, Any]]
 
 
 class Inspector:
-    """The pages of a folder over HTTP; `edit` lets entries be retired."""
+    """The pages of a folder over HTTP; `edit` lets entries be retired and restored."""
 
     def __init__(self, places: Places, *, edit: bool = False) -> None:
         self.pages, self.edit = Pages(places), edit
@@ -73,7 +73,8 @@ class Inspector:
             routes.append(Route(f"/runs/{{run}}/{page}", self._page(page)))
             routes.append(Route(f"/runs/{{run}}/{page}.json", self._page(page, twin=True)))
         if self.edit:
-            routes.append(Route("/runs/{run}/retire", self._retire, methods=["POST"]))
+            routes.append(Route("/runs/{run}/retire", self._change(self._retired), methods=["POST"]))
+            routes.append(Route("/runs/{run}/restore", self._change(self._restored), methods=["POST"]))
         errors = {AgentevolveError: self._missing, OSError: self._missing, 404: self._missing}
         return Starlette(routes=routes, exception_handlers=errors)
 
@@ -162,21 +163,39 @@ class Inspector:
         known = known if GROWN.fullmatch(known) else await asyncio.to_thread(grown)
         return StreamingResponse(_events(request, grown, known), media_type="text/event-stream")
 
-    async def _retire(self, request: Request) -> Response:
-        from starlette.responses import RedirectResponse
+    def _change(self, change: Callable[[EntryMemory, int, str, str], str]) -> Callable[[Request], Awaitable[Response]]:
+        """Carry out what a form asks of an entry, and lead to the entry that it is then."""
 
-        said = {key: values[0] for key, values in parse_qs((await request.body())[:10_000].decode("utf-8", "replace")).items()}
-        name, id, seed = request.path_params["run"], said.get("id", ""), number(said, "seed") or 0
-        await asyncio.to_thread(self._retired, name, id, seed, said.get("why", "by hand"))
-        return RedirectResponse(templates.link(name, "entry", id=id, seed=seed), 303)
+        async def answer(request: Request) -> Response:
+            from starlette.responses import RedirectResponse
 
-    def _retired(self, name: str, id: str, seed: int, why: str) -> None:
-        """Retire the entry from the next round on. Raises AgentevolveError while somebody else writes in the memory."""
+            body = (await request.body())[:10_000].decode("utf-8", "replace")
+            said = {key: values[0] for key, values in parse_qs(body).items()}
+            name, seed = request.path_params["run"], number(said, "seed") or 0
+            id = await asyncio.to_thread(self._changed, name, seed, change, said)
+            return RedirectResponse(templates.link(name, "entry", id=id, seed=seed), 303)
+
+        return answer
+
+    def _changed(self, name: str, seed: int, change: Callable[[EntryMemory, int, str, str], str], said: Mapping[str, str]) -> str:
+        """Change the memory from its last round on. Raises AgentevolveError while somebody else writes in it."""
         index = self.pages.places.index(name)
         if seed not in index.folders:
             raise AgentevolveError(f"there is no seed {seed}")
         with open_memory(index.folders[seed] / "memory", create=False) as memory:
-            memory.retire(id, max((one.round for one in memory.entries()), default=0), why)
+            last = max((one.round for one in memory.entries()), default=0)
+            return change(memory, last, said.get("id", ""), said.get("why", "by hand"))
+
+    @staticmethod
+    def _retired(memory: EntryMemory, round: int, id: str, why: str) -> str:
+        memory.retire(id, round, why)
+        return id
+
+    @staticmethod
+    def _restored(memory: EntryMemory, round: int, id: str, why: str) -> str:
+        """The entry that says it again: the one that was added, or one that is there and says the same."""
+        found = memory.get(memory.restore(id, round))
+        return found.id if found else id
 
     async def _missing(self, request: Request, error: Exception) -> Response:
         from starlette.responses import HTMLResponse

@@ -95,6 +95,7 @@ def make(place: Path, attempts: int, turns: int, entries: int) -> None:
     rng = random.Random(1)
     with open_memory(place / "memory", embedder=HashEmbedder()) as memory:
         memory.add([remembered(rng, number) for number in range(entries)])
+        memory.search("lamp", 1)  # embeds them: the map is drawn of the vectors
 
 
 def opened(place: Path) -> float:

@@ -71,6 +71,16 @@ class Remembering(RuleBasedStateMachine):
         if present:
             self.memory.retire(present[which % len(present)].id, self.round, "because")
 
+    @rule(which=st.integers(0, 999))
+    def restore(self, which: int) -> None:
+        ledger = read_ledger(self.folder)
+        gone = [one for one in ledger.all() if not ledger.present(one)]
+        if gone:
+            entry = gone[which % len(gone)]
+            id = self.memory.restore(entry.id, self.round)
+            self.told[id] = entry.model_copy(update={"id": id, "round": self.round})
+            assert (here := self.memory.get(id)) and here.text == entry.text and here in self.memory.entries()
+
     @rule()
     def end_the_round(self) -> None:
         for kind in ("demo", "insight"):

@@ -223,6 +223,25 @@ def test_a_change_comes_from_a_page_of_its_own(run, tmp_path):
     assert asked.post("/runs/mine/retire", data={**said, "id": "none"}, headers=SAME).status_code == 404
 
 
+def test_a_retired_entry_is_restored(run, tmp_path):
+    place = shutil.copytree(run, tmp_path / "mine")
+    assert client(place).post("/runs/mine/restore", headers=SAME).status_code in (404, 405)
+    asked, said = client(place, edit=True), {"id": "rule", "seed": "0"}
+    assert asked.post("/runs/mine/restore", data=said, headers=SAME).status_code == 404  # it is there
+    asked.post("/runs/mine/retire", data=said, headers=SAME)
+    page = asked.get("/runs/mine/entry?id=rule").text
+    assert 'action="/runs/mine/restore"' in page and not Page(page).wrong
+    assert asked.post("/runs/mine/restore", data=said).status_code == 403
+    answer = asked.post("/runs/mine/restore", data=said, headers=SAME)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/runs/mine/entry?id=rule%2Frestored%2F1&seed=0")
+    told = asked.get("/runs/mine/entry.json?id=rule/restored/1").json()
+    assert told["row"]["state"] == "there" and told["text"] == asked.get("/runs/mine/entry.json?id=rule").json()["text"]
+    assert asked.get("/runs/mine/memory.json?state=retired").json()["count"] == 1
+    asked.post("/runs/mine/retire", data={**said, "id": "rule/restored/1"}, headers=SAME)
+    answer = asked.post("/runs/mine/restore", data={**said, "id": "rule/restored/1"}, headers=SAME)
+    assert answer.headers["location"].endswith("id=rule%2Frestored%2F2&seed=0")
+
+
 NAMES = ["..", ".", "", "mine", "~", "secret", "memory", "etc", "passwd", "static", "runs", "%2e%2e", "..%2f", "\\", "\x00"]
 parts = st.sampled_from(NAMES)
 paths = st.lists(st.one_of(parts, st.text(max_size=6)), min_size=1, max_size=6).map(lambda found: "/" + "/".join(found))
