@@ -94,6 +94,8 @@ class Inspector:
                     self.pages.entry(name, {"id": one["id"], "seed": str(one["seed"])})
             with contextlib.suppress(AgentevolveError, OSError):
                 self.pages.curve(name)
+            with contextlib.suppress(AgentevolveError, OSError):
+                self.pages.drawn(name, {}, self.pages.map(name, {})["form"])
 
     def _page(self, page: str, *, twin: bool = False) -> Callable[[Request], Response]:
         def answer(request: Request) -> Response:

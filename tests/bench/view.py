@@ -142,6 +142,7 @@ def addresses(name: str, attempts: int, entries: int, number: int) -> dict[str, 
         "memory, by words": f"{base}/memory?text={word}",
         "memory, by gain": f"{base}/memory?sort=gain&round=1",
         "map": f"{base}/map",
+        "map, by words": f"{base}/map?text={word}&state=there",
         "map, pressed": f"{base}/map?colour=round&x={30 + 20 * number}&y=200",
         "map's picture": f"{base}/map.png?colour=credit",
         "entry": f"{base}/entry?id={quote(f'insight/{number % max(1, entries)}', safe='')}",
@@ -180,6 +181,7 @@ def serve(place: Path, given: argparse.Namespace) -> None:
         asked(port, "/runs/bench/curve.svg")
         asked(port, "/runs/bench/memory?text=lamp")
         asked(port, "/runs/bench/attempts?text=lamp")
+        asked(port, "/runs/bench/map")
         print(f"all of it read after {time.perf_counter() - start:.1f} s")
         print(f"{'page':26} {'first ms':>9} {'p50 ms':>8} {'p95 ms':>8} {'largest kB':>11}")
         for page in addresses("bench", given.attempts, given.entries, 0):

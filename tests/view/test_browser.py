@@ -90,6 +90,17 @@ def test_every_page_fits_and_can_be_read(site, page, width, colours):
         assert serious == [], address
 
 
+def test_a_press_on_the_map_lists_what_is_nearest(site, page):
+    page.set_viewport_size({"width": 400, "height": 900})  # narrower than the picture, which is scrolled and not made smaller
+    page.goto(f"{site}/runs/mine/memory?kind=demo")
+    page.get_by_role("link", name="map", exact=True).click()
+    page.locator(".map [type=image]").click(position={"x": 100, "y": 200})
+    page.wait_for_url("**/map?kind=demo&colour=kind&x=100&y=200")
+    assert page.locator("h2#near").count() == 1
+    page.locator("a.row").first.click()
+    page.wait_for_url("**/entry?id=demo**")
+
+
 def test_an_attempt_is_replayed_by_keyboard_alone(site, page):
     page.goto(f"{site}/runs/mine/attempts?arm=val/memory")
     for _ in range(2):

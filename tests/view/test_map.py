@@ -133,7 +133,9 @@ def test_a_click_leads_to_the_nearest_entries(tmp_path):
 
 def test_the_picture_lies_as_the_style_says():
     style = (templates.STATIC / "style.css").read_text("utf-8")
-    [found] = re.findall(r"\.map input \{[^}]*width: (\d+)px; height: (\d+)px; max-width: none; padding: 0; border: 0;", style)
+    [found] = re.findall(
+        r"\.map \[type=image\] \{[^}]*width: (\d+)px; height: (\d+)px; max-width: none; padding: 0; border: 0;", style
+    )
     assert tuple(map(int, found)) == scatter.SIZE
 
 
