@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 NAME = "agentevolve"
 LARGEST = 4_000_000  # bytes of a request
 KNOWN = ("temperature", "seed")
+KEYED = "authorization"  # the header
 ROLES = {"system": "system", "developer": "system", "user": "user", "tool": "user", "function": "user", "assistant": "assistant"}
 TOLD = {"n": 1, "logprobs": False}  # what is asked otherwise is refused: it would be answered by something else
 
@@ -87,7 +88,7 @@ def _check(request: Request, key: str, hosts: Sequence[str]) -> None:
     """Refuse who does not know the key, and a web page whose name was made to point here."""
     if request.headers.get("host", "") not in hosts:
         raise BadRequest("this host is not served", 403)
-    given = request.headers.get("authorization", "").removeprefix("Bearer ")
+    _, _, given = request.headers.get(KEYED, "").partition(" ")
     if not secrets.compare_digest(given.encode(), key.encode()):
         raise BadRequest("the key is not the one that agentevolve serve has printed", 401)
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SHORTEST = 16  # characters of a token
 SAFE = ("GET", "HEAD")
 COOKIE = "agentevolve-view"
+KEYED = "authorization"  # the header
 HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -108,7 +109,7 @@ class Guard:
     def _shown(self, headers: Mapping[str, str]) -> bool:
         """Whether the token came with it."""
         kept = [part.strip().partition("=") for part in headers.get("cookie", "").split(";")]
-        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        scheme, _, bearer = headers.get(KEYED, "").partition(" ")
         said = [(value, _cookie(self.token)) for name, _, value in kept if name == COOKIE]
         said += [(bearer, self.token)] if scheme.lower() == "bearer" else []
         return any(hmac.compare_digest(one.encode(), wanted.encode()) for one, wanted in said)
