@@ -112,7 +112,7 @@ def _with_seed(config: Comparison, place: Path, seed: int, given: Exercise, quie
         finally:
             run.close()
         done.append(run)
-        return Learnt(given.name, seed, name, arms, run.costs(), _rounds(run), _taught(run))
+        return Learnt(given.name, seed, name, arms, run.costs(), rounds_of(run), taught_in(run))
 
     found = [within(CONTROLS, lambda run: _controls(config, given, run))]
     for entrant in config.methods:
@@ -188,7 +188,7 @@ def _measured(name: str, policy: Policy, tasks: Sequence[Task], run: Run, when: 
     return Arm(name, when, attempts)
 
 
-def _rounds(run: Run) -> list[tuple[int, Usage]]:
+def rounds_of(run: Run) -> list[tuple[int, Usage]]:
     """For each round that counts the attempts and the cost of learning up to its end; its seconds are those on the clock."""
     found, waited = [], 0.0
     for name, fact in run.facts.items():  # in the order in which they were journalled
@@ -207,7 +207,7 @@ def _learnt_by(attempt: Trajectory, last: int) -> bool:
     return phase_of(attempt.phase) == "acquire" and number.isdigit() and int(number) <= last
 
 
-def _taught(run: Run) -> bool:
+def taught_in(run: Run) -> bool:
     """Whether the method has seen solutions that the worlds gave, not the model: an oracle's attempt, or its plan as a hint."""
     return any(phase_of(one.phase) == "acquire" and _from_world(one) for one in run.trajectories.values())
 

@@ -64,6 +64,9 @@ class Inspector:
             Route("/runs/{run}.json", self._page("run", twin=True)),
             Route("/runs/{run}", self._page("run")),
             Route("/runs/{run}/curve.svg", self._curve),
+            Route("/comparisons/{run}.json", self._page("comparison", twin=True)),
+            Route("/comparisons/{run}", self._page("comparison")),
+            Route("/comparisons/{run}/curves.svg", self._curves),
         ]
         for page in PAGES:
             routes.append(Route(f"/runs/{{run}}/{page}", self._page(page)))
@@ -89,6 +92,9 @@ class Inspector:
                     self.pages.entry(name, {"id": one["id"], "seed": str(one["seed"])})
             with contextlib.suppress(AgentevolveError, OSError):
                 self.pages.curve(name)
+        for name in places.comparisons():
+            with contextlib.suppress(AgentevolveError, OSError):
+                self.pages.comparison(name, {})
 
     def _page(self, page: str, *, twin: bool = False) -> Callable[[Request], Response]:
         def answer(request: Request) -> Response:
@@ -140,6 +146,11 @@ class Inspector:
         from starlette.responses import Response
 
         return Response(self.pages.curve(request.path_params["run"]), media_type="image/svg+xml")
+
+    def _curves(self, request: Request) -> Response:
+        from starlette.responses import Response
+
+        return Response(self.pages.curves(request.path_params["run"]), media_type="image/svg+xml")
 
     async def _live(self, request: Request) -> Response:
         from starlette.responses import StreamingResponse
@@ -195,7 +206,10 @@ def _json(values: Mapping[str, Any], status: int = 200) -> Response:
 
 
 def _under_way(values: Mapping[str, Any]) -> bool:
-    return any(one.get("state") in ("under way", "being read") for one in (values, *values.get("runs", ())))
+    return any(
+        one.get("state") in ("under way", "being read")
+        for one in (values, *values.get("runs", ()), *values.get("comparisons", ()))
+    )
 
 
 async def _events(request: Request, grown: Callable[[], str], known: str) -> AsyncIterator[str]:
