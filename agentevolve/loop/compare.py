@@ -30,6 +30,7 @@ from agentevolve.run.lock import LOCK, lock
 
 CONFIG = "comparison.yaml"
 CONTROLS = "controls"
+ROUND = "round "  # and its number: the fact that says whether it fitted the budget
 MAY_BE_ADDED = ("methods", "seeds", "tasks")
 UNFIT = "did not fit the budget"
 
@@ -157,7 +158,7 @@ def _one_round(learn: Callable[[], Policy], run: Run, allowance: Allowance) -> P
 
     Whether it fits depends on its whole cost alone, so that a resumed comparison decides as an uninterrupted one does.
     """
-    name = f"round {run.round}"
+    name = f"{ROUND}{run.round}"
     if run.facts.get(name, {}).get("unfit"):
         return None
     try:
@@ -194,8 +195,8 @@ def rounds_of(run: Run) -> list[tuple[int, Usage]]:
     for name, fact in run.facts.items():  # in the order in which they were journalled
         if name.startswith((ASKED, SPENT)) and "usage" in fact:
             waited += fact["usage"]["seconds"]
-        elif name.startswith("round ") and not fact["unfit"]:
-            last = int(name.removeprefix("round "))
+        elif name.startswith(ROUND) and not fact["unfit"]:
+            last = int(name.removeprefix(ROUND))
             made = [one.seconds for one in run.trajectories.values() if _learnt_by(one, last)]
             cost = Usage.model_validate(fact["usage"])
             found.append((fact["episodes"], cost.model_copy(update={"seconds": waited + sum(made) / run.workers})))

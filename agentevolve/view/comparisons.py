@@ -6,11 +6,11 @@ import tempfile
 import threading
 from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from agentevolve.config import Comparison, read_comparison
 from agentevolve.evaluate import Arm, Learnt, Standing, curves, standings
-from agentevolve.loop.compare import CONFIG, CONTROLS, rounds_of, taught_in
+from agentevolve.loop.compare import CONFIG, CONTROLS, ROUND, rounds_of, taught_in
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Trajectory, Turn
 from agentevolve.run.folder import JOURNAL, Run, read_run
@@ -96,7 +96,7 @@ def unit(config: Comparison) -> str:
 def part_of(run: Run, config: Comparison) -> Part:
     """What the journal of one run of a comparison says."""
     place, run.workers = run.folder, config.workers
-    rounds = [fact for name, fact in run.facts.items() if name.startswith("round ")]
+    rounds = [fact for name, fact in run.facts.items() if name.startswith(ROUND)]
     ended = len(rounds) == config.rounds or any(fact["unfit"] for fact in rounds)
     seed, tasks = number_of(place.parent.name), place.parent.parent.name
     return Part(place, Learnt(tasks, seed, place.name, _arms(run, config.split), {}, rounds_of(run), taught_in(run)), ended)

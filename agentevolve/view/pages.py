@@ -47,6 +47,10 @@ class Pages:
             "runs": [self._short(name) for name in alone],
         }
 
+    def every(self) -> dict[str, Any]:
+        """All runs, those of comparisons among them."""
+        return {"root": str(self.places.root), "runs": [self._short(name) for name in self.places.names()]}
+
     def comparison(self, name: str, query: Query) -> dict[str, Any]:
         """How compared methods stand, what it cost them, what they forgot, and what cannot be concluded."""
         place = self.places.comparison(name)
@@ -62,6 +66,7 @@ class Pages:
         found = self.found(name)
         return {
             **self._about(name, index),
+            "of": self.places.comparison_of(index.place),
             "settings": places.settings(index.place),
             "tables": {} if found is None else {title: _table(found, title) for title in found.tables},
             "curve": found is not None and bool(found.tables),

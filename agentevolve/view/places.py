@@ -64,6 +64,10 @@ class Places:
             self._stays(path)
         return place
 
+    def comparison_of(self, run: Path) -> str:
+        """The name of the comparison that the run belongs to; empty where it belongs to none."""
+        return next((name for name, place in self._compared.items() if run.is_relative_to(place)), "")
+
     def name_of(self, place: Path) -> str:
         """The name of the run or comparison at `place`."""
         return _name(place, self.root)

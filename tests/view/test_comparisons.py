@@ -124,6 +124,9 @@ def test_the_curves_are_drawn_and_the_methods_lead_to_their_runs(comparison):
     page = asked.get("/comparisons/mine").text
     runs = re.findall(r'href="(/runs/[^"]+)"', page)
     assert len(runs) == 6 and {asked.get(html.unescape(run)).status_code for run in runs} == {200}
+    assert 'of the comparison <a href="/comparisons/mine">' in asked.get(html.unescape(runs[0])).text
+    told = asked.get(twin(html.unescape(runs[-1]))).json()
+    assert (told["of"], [one["rounds"] for one in told["seeds"]]) == ("mine", [2])
     first = asked.get("/index.json").json()
     assert first["runs"] == [] and [(one["name"], one["begun"], one["all"]) for one in first["comparisons"]] == [("mine", 6, 6)]
 
