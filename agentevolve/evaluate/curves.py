@@ -19,7 +19,7 @@ PANEL = (1.75, 1.35)  # inches
 
 
 def curves(rows: Sequence[Standing], path: Path, *, unit: str) -> Path:
-    """Draw each method's success against what learning has cost in `unit` (episodes, tokens or usd) into the PNG `path`.
+    """Draw each method's success against what learning has cost in `unit` (episodes, tokens or usd) into `path`, PNG or SVG.
 
     A point is a round that every seed has finished; the last has its 95% interval, if it is every seed's last. The dashed line
     is no learning, the same in every panel.

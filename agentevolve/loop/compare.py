@@ -30,6 +30,7 @@ from agentevolve.run.lock import LOCK, lock
 
 CONFIG = "comparison.yaml"
 CONTROLS = "controls"
+ROUND = "round "  # and its number: the fact that says whether it fitted the budget
 MAY_BE_ADDED = ("methods", "seeds", "tasks")
 UNFIT = "did not fit the budget"
 
@@ -112,7 +113,7 @@ def _with_seed(config: Comparison, place: Path, seed: int, given: Exercise, quie
         finally:
             run.close()
         done.append(run)
-        return Learnt(given.name, seed, name, arms, run.costs(), _rounds(run), _taught(run))
+        return Learnt(given.name, seed, name, arms, run.costs(), rounds_of(run), taught_in(run))
 
     found = [within(CONTROLS, lambda run: _controls(config, given, run))]
     for entrant in config.methods:
@@ -157,7 +158,7 @@ def _one_round(learn: Callable[[], Policy], run: Run, allowance: Allowance) -> P
 
     Whether it fits depends on its whole cost alone, so that a resumed comparison decides as an uninterrupted one does.
     """
-    name = f"round {run.round}"
+    name = f"{ROUND}{run.round}"
     if run.facts.get(name, {}).get("unfit"):
         return None
     try:
@@ -188,14 +189,14 @@ def _measured(name: str, policy: Policy, tasks: Sequence[Task], run: Run, when: 
     return Arm(name, when, attempts)
 
 
-def _rounds(run: Run) -> list[tuple[int, Usage]]:
+def rounds_of(run: Run) -> list[tuple[int, Usage]]:
     """For each round that counts the attempts and the cost of learning up to its end; its seconds are those on the clock."""
     found, waited = [], 0.0
     for name, fact in run.facts.items():  # in the order in which they were journalled
         if name.startswith((ASKED, SPENT)) and "usage" in fact:
             waited += fact["usage"]["seconds"]
-        elif name.startswith("round ") and not fact["unfit"]:
-            last = int(name.removeprefix("round "))
+        elif name.startswith(ROUND) and not fact["unfit"]:
+            last = int(name.removeprefix(ROUND))
             made = [one.seconds for one in run.trajectories.values() if _learnt_by(one, last)]
             cost = Usage.model_validate(fact["usage"])
             found.append((fact["episodes"], cost.model_copy(update={"seconds": waited + sum(made) / run.workers})))
@@ -207,7 +208,7 @@ def _learnt_by(attempt: Trajectory, last: int) -> bool:
     return phase_of(attempt.phase) == "acquire" and number.isdigit() and int(number) <= last
 
 
-def _taught(run: Run) -> bool:
+def taught_in(run: Run) -> bool:
     """Whether the method has seen solutions that the worlds gave, not the model: an oracle's attempt, or its plan as a hint."""
     return any(phase_of(one.phase) == "acquire" and _from_world(one) for one in run.trajectories.values())
 

@@ -84,26 +84,27 @@ def listed(index: ReadIndex, asked: Asked) -> dict[str, Any]:
     return {
         "rows": [dict(row) for row in found[:PAGE]],
         "count": count,
-        "said": f"{count:,} {in_words(asked)}",
+        "said": f"{count:,} {in_words(asked, count)}",
         "next": asked.query(after=cursor(found[PAGE - 1], column)) if len(found) > PAGE else "",
     }
 
 
-def in_words(asked: Asked) -> str:
-    """The filter as the rest of one sentence."""
-    parts = [part for part in _parts(asked) if part]
-    return " ".join(["attempts", *parts]).removesuffix(",") + f"; {SORTED[asked.sort]}."
+def in_words(asked: Asked, count: int) -> str:
+    """The filter as the rest of one sentence, about so many attempts."""
+    parts = [part for part in _parts(asked, "was" if count == 1 else "were") if part]
+    return " ".join(["attempt" if count == 1 else "attempts", *parts]) + f"; {SORTED[asked.sort]}."
 
 
-def _parts(asked: Asked) -> Iterator[str]:
+def _parts(asked: Asked, were: str) -> Iterator[str]:
+    outcomes = {"solved": f"that {were} solved", "not solved": f"that {were} not solved", "lost": f"that {were} lost"}
     yield f"at the task {asked.task}" if asked.task else ""
     yield f"of the {asked.split} split" if asked.split else ""
-    yield {"solved": "that were solved", "not solved": "that were not solved", "lost": "that were lost"}.get(asked.outcome, "")
+    yield outcomes.get(asked.outcome, "")
     yield f"because of “{asked.reason}”" if asked.reason else ""
     yield f"in round {asked.round}" if asked.round is not None else ""
     yield f"by the arm {asked.arm}" if asked.arm else ""
     yield f"of seed {asked.seed}" if asked.seed is not None else ""
-    yield f"that were shown the entry {asked.entry}" if asked.entry else ""
+    yield f"that {were} shown the entry {asked.entry}" if asked.entry else ""
     yield f"of at least {asked.at_least} turns" if asked.at_least is not None else ""
     yield f"of at most {asked.at_most} turns" if asked.at_most is not None else ""
     yield f"with the words “{asked.text}”" if asked.text else ""

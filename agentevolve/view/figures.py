@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from agentevolve.loop.compare import ROUND
 from agentevolve.loop.policies import GATE
 from agentevolve.loop.reports import Found, reports
 from agentevolve.records import PolicyStamp, Task, Trajectory, Turn, Usage
@@ -124,14 +125,15 @@ def lost(index: ReadIndex) -> list[dict[str, Any]]:
 
 
 def progress(index: ReadIndex) -> list[dict[str, Any]]:
-    """How far each seed is: rounds that the gate has ended, attempts by outcome."""
+    """How far each seed is: rounds that the gate has ended, or a comparison's budget has, and attempts by outcome."""
     return [_progress(index, seed, folder) for seed, folder in sorted(index.folders.items())]
 
 
 def _progress(index: ReadIndex, seed: int, folder: Path) -> dict[str, Any]:
     query = "SELECT outcome, count(*) AS count FROM attempts WHERE standing = 1 AND seed = ? GROUP BY outcome"
     outcomes = {row["outcome"]: row["count"] for row in index.ask(query, (seed,))}
-    [[rounds]] = index.ask("SELECT count(*) FROM facts WHERE seed = ? AND substr(name, 1, ?) = ?", (seed, len(GATE), GATE))
+    ended = "SELECT count(*) FROM facts WHERE seed = ? AND (substr(name, 1, ?) = ? OR substr(name, 1, ?) = ?)"
+    [[rounds]] = index.ask(ended, (seed, len(GATE), GATE, len(ROUND), ROUND))
     return {
         "seed": seed,
         "name": folder.name,

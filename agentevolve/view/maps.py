@@ -173,7 +173,7 @@ def page(index: ReadIndex, found: Shown, asked: Placed, groups: Sequence[Row]) -
         "asked": asked.model_dump(),
         "count": len(found.n),
         "places": places,
-        "said": f"{len(found.n):,} {described(asked)} on the map{at}{f'; not on it: {beside}' if beside else ''}.",
+        "said": f"{len(found.n):,} {described(asked, len(found.n))} on the map{at}{f'; not on it: {beside}' if beside else ''}.",
         "apart": found.apart,
         "none": found.none,
         "shares": list(found.chart.shares),

@@ -154,7 +154,7 @@ def listed(index: ReadIndex, asked: Wanted, found: Sequence[Row]) -> dict[str, A
     return {
         "rows": [{**dict(row), "uses": uses_of(index, row["id"], row["seed"])} for row in rows[:PAGE]],
         "count": count,
-        "said": f"{count:,} {in_words(asked)}",
+        "said": f"{count:,} {in_words(asked, count)}",
         "next": asked.query(after=cursor(rows[PAGE - 1], column)) if len(rows) > PAGE else "",
         "facets": facets(found, asked),
     }
@@ -165,19 +165,21 @@ def facets(found: Sequence[Row], asked: Wanted) -> dict[str, Any]:
     return {name: _facet(found, name, asked) for name in FACETS}
 
 
-def in_words(asked: Wanted) -> str:
-    """The filter as the rest of one sentence."""
-    return described(asked) + (f"; {SORTED[asked.sort]}." if not asked.near else ".")
+def in_words(asked: Wanted, count: int = 0) -> str:
+    """The filter as the rest of one sentence, about so many entries."""
+    return described(asked, count) + (f"; {SORTED[asked.sort]}." if not asked.near else ".")
 
 
-def described(asked: Wanted) -> str:
-    """The filter in words, without the order."""
-    return " ".join(["entries", *(part for part in _parts(asked) if part)])
+def described(asked: Wanted, count: int = 0) -> str:
+    """The filter in words, without the order, about so many entries."""
+    parts = [part for part in _parts(asked, count == 1) if part]
+    return " ".join(["entry" if count == 1 else "entries", *parts])
 
 
-def _parts(asked: Wanted) -> Iterator[str]:
+def _parts(asked: Wanted, one: bool) -> Iterator[str]:
     yield f"of the kind {asked.kind}" if asked.kind else ""
-    states = {"there": "that are there", "retired": "that were retired", "set aside": "that your key has not signed"}
+    are, were = ("is", "was") if one else ("are", "were")
+    states = {"there": f"that {are} there", "retired": f"that {were} retired", "set aside": "that your key has not signed"}
     yield states.get(asked.state, "")
     yield f"of round {asked.round}" if asked.round is not None else ""
     yield f"about the task {asked.task}" if asked.task else ""

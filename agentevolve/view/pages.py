@@ -11,8 +11,9 @@ from agentevolve.loop.policies import BACK, GATE, learnt_of
 from agentevolve.loop.reports import Found, verdicts
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Usage
-from agentevolve.view import attempts, entry, figures, maps, memories, places, shown
+from agentevolve.view import attempts, entry, figures, maps, memories, places, shown, standings
 from agentevolve.view.attempts import Asked, asked_of
+from agentevolve.view.comparisons import Comparisons
 from agentevolve.view.figures import Seed
 from agentevolve.view.index import ReadIndex
 from agentevolve.view.maps import Placed
@@ -30,14 +31,35 @@ class Pages:
 
     def __init__(self, places: Places) -> None:
         self.places = places
+        self._comparisons = Comparisons()
         self._memories: dict[str, Memories] = {}
         self._near: dict[str, Nearest] = {}
         self._kept: dict[Hashable, Any] = {}
         self._lock = threading.Lock()
 
     def runs(self, query: Query) -> dict[str, Any]:
-        """All runs, with how far they are."""
+        """All comparisons and all runs that belong to none, with how far they are."""
+        compared = self.places.comparisons()
+        theirs = {run for place in compared.values() for run in places.runs_of(place)}
+        alone = [name for name, place in self.places.names().items() if place not in theirs]
+        return {
+            "root": str(self.places.root),
+            "comparisons": [self._compared(name) for name in compared],
+            "runs": [self._short(name) for name in alone],
+        }
+
+    def every(self) -> dict[str, Any]:
+        """All runs, those of comparisons among them."""
         return {"root": str(self.places.root), "runs": [self._short(name) for name in self.places.names()]}
+
+    def comparison(self, name: str, query: Query) -> dict[str, Any]:
+        """How compared methods stand, what it cost them, what they forgot, and what cannot be concluded."""
+        place = self.places.comparison(name)
+        return {"comparison": name, **standings.page(self._comparisons.found(place), place, self.places.name_of)}
+
+    def curves(self, name: str) -> bytes:
+        """The learning curves of a comparison as SVG. Raises AgentevolveError where no method is through yet."""
+        return self._comparisons.curve(self.places.comparison(name))
 
     def run(self, name: str, query: Query) -> dict[str, Any]:
         """One run: its figures as the terminal has them, what the gate said, what it cost, and why attempts were lost."""
@@ -45,6 +67,7 @@ class Pages:
         found = self.found(name)
         return {
             **self._about(name, index),
+            "of": self.places.comparison_of(index.place),
             "settings": places.settings(index.place),
             "tables": {} if found is None else {title: _table(found, title) for title in found.tables},
             "curve": found is not None and bool(found.tables),
@@ -177,6 +200,13 @@ class Pages:
             cost = sum((one for one in figures.costs(index).values()), Usage())
             spent = {"tokens": cost.tokens, "usd": cost.usd, "seconds": cost.seconds}
             return {**self._about(name, index), "asked": asked, "spent": spent, "verdicts": self._verdicts(index), "error": ""}
+        except (AgentevolveError, OSError) as error:
+            return {"name": name, "error": str(error)}
+
+    def _compared(self, name: str) -> dict[str, Any]:
+        """A comparison in the list of runs; one that cannot be read says why."""
+        try:
+            return {"name": name, **standings.short(self.places.comparison(name)), "error": ""}
         except (AgentevolveError, OSError) as error:
             return {"name": name, "error": str(error)}
 

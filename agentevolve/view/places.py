@@ -1,4 +1,4 @@
-"""The runs and memories at or below a folder, by name: nothing else can be asked for, and nothing outside the folder is read."""
+"""The runs, comparisons and memories at or below a folder, by name: nothing else can be asked for, nothing outside it is read."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agentevolve.config import read_config
+from agentevolve.loop.compare import CONFIG
 from agentevolve.memory.folder import ABOUT
 from agentevolve.memory.folder import JOURNAL as ENTRIES
 from agentevolve.protocols import AgentevolveError
 from agentevolve.run.folder import JOURNAL, VIEW, started
 from agentevolve.run.lock import LOCK
 from agentevolve.view.index import ReadIndex
+from agentevolve.view.rows import SEED
 
 DEEP = 3  # folders below the given one that are looked into
 SEVERAL = 500  # runs that are listed
@@ -24,9 +26,9 @@ State = Literal["under way", "stopped on the way", "at rest"]
 
 
 class Places:
-    """The runs at or below `root`, each with its read index, opened when it is first asked for.
+    """The runs at or below `root`, each with its read index, opened when it is first asked for; and the comparisons.
 
-    Raises AgentevolveError when there is none.
+    Raises AgentevolveError when there is none of either.
     """
 
     def __init__(self, root: Path) -> None:
@@ -34,15 +36,41 @@ class Places:
         self._lock = threading.Lock()
         self._open: dict[str, ReadIndex] = {}
         self._names: dict[str, Path] = {}
+        self._compared: dict[str, Path] = {}
         self.unread: set[str] = set()  # runs that somebody reads ahead, and has not read yet
-        if not self.names():
+        if not self.names() and not self._compared:
             raise AgentevolveError(f"{root}: no run in it or below: there is no {JOURNAL}")
 
     def names(self) -> dict[str, Path]:
-        """The runs that are there now, by name."""
-        found = dict(sorted((_name(place, self.root), place) for place in self._runs()))
-        self._names = found
-        return found
+        """The runs that are there now, by name, those of comparisons among them."""
+        found = list(self._found())
+        compared = [place for place in found if not started(place)]
+        runs = [run for place in found for run in (runs_of(place) if place in compared else [place])]
+        self._compared = {_name(place, self.root): place for place in sorted(compared)}
+        self._names = dict(sorted((_name(place, self.root), place) for place in runs[:SEVERAL]))
+        return self._names
+
+    def comparisons(self) -> dict[str, Path]:
+        """The comparisons that are there now, by name."""
+        self.names()
+        return self._compared
+
+    def comparison(self, name: str) -> Path:
+        """The folder of the comparison of that name. Raises AgentevolveError where there is none, or it leads elsewhere."""
+        if name not in self._compared and name not in self.comparisons():
+            raise AgentevolveError(f"there is no comparison {name[:200]!r}")
+        place = self._compared[name]
+        for path in (place / CONFIG, *(path for run in runs_of(place) for path in _read(run))):
+            self._stays(path)
+        return place
+
+    def comparison_of(self, run: Path) -> str:
+        """The name of the comparison that the run belongs to; empty where it belongs to none."""
+        return next((name for name, place in self._compared.items() if run.is_relative_to(place)), "")
+
+    def name_of(self, place: Path) -> str:
+        """The name of the run or comparison at `place`."""
+        return _name(place, self.root)
 
     def index(self, name: str) -> ReadIndex:
         """The index of the run of that name, up to date. Raises AgentevolveError where there is none, or it leads elsewhere."""
@@ -58,9 +86,9 @@ class Places:
         return index
 
     def grown(self, name: str) -> str:
-        """What changes when a journal of that run grows, of any run where none is named, or one more of them was read."""
+        """What changes when a journal of that run or comparison grows, of any where none is named, or one more run was read."""
         sizes = []
-        for place in [self._names[name]] if name in self._names else list(self._names.values()):
+        for place in self._named(name):
             for path in (place / JOURNAL, *place.glob(f"seed-*/{JOURNAL}")):
                 with contextlib.suppress(OSError):
                     sizes.append(path.stat().st_size)
@@ -73,12 +101,18 @@ class Places:
                 index.close()
             self._open.clear()
 
-    def _runs(self) -> Iterator[Path]:
-        """Runs, not their seeds: a folder below a run is not looked into."""
+    def _named(self, name: str) -> list[Path]:
+        """The runs that a name stands for; all where it is none's."""
+        if name in self._compared:
+            return runs_of(self._compared[name])
+        return [self._names[name]] if name in self._names else list(self._names.values())
+
+    def _found(self) -> Iterator[Path]:
+        """Runs and comparisons, not their seeds: a folder below one of them is not looked into."""
         ahead, count = [(self.root, 0)], 0
         while ahead and count < SEVERAL:
             folder, deep = ahead.pop(0)
-            if started(folder):
+            if started(folder) or (folder / CONFIG).is_file():
                 count += 1
                 yield folder
             elif deep < DEEP:
@@ -87,8 +121,17 @@ class Places:
     def _within(self, place: Path) -> None:
         """Raise AgentevolveError when a file that would be read is a link out of the given folder."""
         for path in _read(place):
-            if not path.resolve().is_relative_to(self.root):
-                raise AgentevolveError(f"{path}: leads out of {self.root}; it is not read")
+            self._stays(path)
+
+    def _stays(self, path: Path) -> None:
+        if not path.resolve().is_relative_to(self.root):
+            raise AgentevolveError(f"{path}: leads out of {self.root}; it is not read")
+
+
+def runs_of(comparison: Path) -> list[Path]:
+    """The runs of a comparison that were begun: TASKS/seed-N/METHOD."""
+    seeds = [seed for tasks in _folders(comparison) for seed in _folders(tasks) if SEED.fullmatch(seed.name)]
+    return [run for seed in seeds for run in _folders(seed) if (run / JOURNAL).is_file()]
 
 
 def state(place: Path) -> State:

@@ -68,6 +68,9 @@ class Inspector:
             Route("/runs/{run}/curve.svg", self._curve),
             Route("/runs/{run}/map.svg", self._map("svg", "image/svg+xml")),
             Route("/runs/{run}/map.png", self._map("png", "image/png")),
+            Route("/comparisons/{run}.json", self._page("comparison", twin=True)),
+            Route("/comparisons/{run}", self._page("comparison")),
+            Route("/comparisons/{run}/curves.svg", self._curves),
         ]
         for page in PAGES:
             routes.append(Route(f"/runs/{{run}}/{page}", self._page(page)))
@@ -96,6 +99,9 @@ class Inspector:
                 self.pages.curve(name)
             with contextlib.suppress(AgentevolveError, OSError):
                 self.pages.drawn(name, {}, self.pages.map(name, {})["form"])
+        for name in places.comparisons():
+            with contextlib.suppress(AgentevolveError, OSError):
+                self.pages.comparison(name, {})
 
     def _page(self, page: str, *, twin: bool = False) -> Callable[[Request], Response]:
         def answer(request: Request) -> Response:
@@ -156,6 +162,11 @@ class Inspector:
             return Response(drawn, media_type=kind)
 
         return answer
+
+    def _curves(self, request: Request) -> Response:
+        from starlette.responses import Response
+
+        return Response(self.pages.curves(request.path_params["run"]), media_type="image/svg+xml")
 
     async def _live(self, request: Request) -> Response:
         from starlette.responses import StreamingResponse
@@ -229,7 +240,10 @@ def _json(values: Mapping[str, Any], status: int = 200) -> Response:
 
 
 def _under_way(values: Mapping[str, Any]) -> bool:
-    return any(one.get("state") in ("under way", "being read") for one in (values, *values.get("runs", ())))
+    return any(
+        one.get("state") in ("under way", "being read")
+        for one in (values, *values.get("runs", ()), *values.get("comparisons", ()))
+    )
 
 
 async def _events(request: Request, grown: Callable[[], str], known: str) -> AsyncIterator[str]:

@@ -84,6 +84,7 @@ def side_by_side(one: Trajectory, other: Trajectory, turn: int | None) -> dict[s
     """Two attempts turn by turn, the page with `turn`, or with the first turn at which they differ.
 
     Their first difference is `differs`: the number of a turn, 0 for what they were shown at the start; None if there is none.
+    `apart` is the first turn at which they differ, and `other` what of it: the action, what came back, or that one has ended.
     """
     both = max(len(one.turns), len(other.turns))
     apart = next((number for number in range(1, both + 1) if _at(one, number) != _at(other, number)), None)
@@ -97,6 +98,7 @@ def side_by_side(one: Trajectory, other: Trajectory, turn: int | None) -> dict[s
     return {
         "differs": differs,
         "apart": apart,
+        "other": "" if apart is None else _other(_at(one, apart), _at(other, apart)),
         "turns": both,
         "first": first + 1,
         "last": min(first + TURNS, both),
@@ -118,6 +120,13 @@ def _as_text(one: Trajectory) -> str:
 
 def _at(one: Trajectory, number: int) -> tuple[str, str] | None:
     return (one.turns[number - 1].action, one.turns[number - 1].observation) if number <= len(one.turns) else None
+
+
+def _other(one: tuple[str, str] | None, other: tuple[str, str] | None) -> str:
+    """What differs at a turn."""
+    if one is None or other is None:
+        return "the end"
+    return "the action" if one[0] != other[0] else "what came back"
 
 
 def _side(one: Trajectory, number: int) -> dict[str, Any] | None:

@@ -31,7 +31,7 @@ def environment() -> Environment:
         loader=loader, undefined=StrictUndefined, autoescape=True, finalize=_final, trim_blocks=True, lstrip_blocks=True
     )
     made.filters |= {"foreign": foreign, "count": count, "share": share, "seconds": seconds, "when": when, "day": day}
-    made.globals |= {"link": link, "anchor": anchor}
+    made.globals |= {"link": link, "compared": compared, "anchor": anchor}
     return made
 
 
@@ -47,6 +47,11 @@ def link(name: str, page: str = "", /, **query: object) -> str:
     path = f"/runs/{quote(name, safe='')}" + (f"/{page}" if page else "")
     kept = {key: value for key, value in query.items() if value not in (None, "")}
     return path + (f"?{urlencode(kept, errors='replace')}" if kept else "")
+
+
+def compared(name: str, page: str = "") -> str:
+    """The address of the comparison of that name, or of a picture of it."""
+    return f"/comparisons/{quote(name, safe='')}" + (f"/{page}" if page else "")
 
 
 def anchor(n: int) -> str:

@@ -147,7 +147,7 @@ def test_it_is_found_by_words_filters_and_pages(index, monkeypatch):
     assert listed(index, Asked(text="zebra"))["count"] == 0
     shown = listed(index, Asked(entry="demo/1/acquire/corridor/train/0/0"))
     assert {row["arm"] for row in shown["rows"]} == {"val/memory"}
-    assert "that were shown the entry demo/1/acquire/corridor/train/0/0" in shown["said"]
+    assert "1 attempt that was shown the entry demo/1/acquire/corridor/train/0/0" in shown["said"]
     monkeypatch.setattr("agentevolve.view.attempts.PAGE", 2)
     for sort in ("first", "last", "reward", "turns", "tokens", "slowest", "task"):
         found, query = [], {"sort": sort}

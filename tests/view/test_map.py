@@ -96,7 +96,7 @@ def test_the_filters_are_those_of_the_list_and_move_nothing(asked):
         listed, told = (asked.get(f"/runs/mine/{page}.json?{query}").json() for page in ("memory", "map"))
         assert (told["count"], told["facets"]) == (listed["count"], listed["facets"])
     assert asked.get("/runs/mine/map.json?kind=insight").json()["shares"] == asked.get("/runs/mine/map.json").json()["shares"]
-    assert "1 entries of the kind insight on the map." in asked.get("/runs/mine/map?kind=insight").text
+    assert "1 entry of the kind insight on the map." in asked.get("/runs/mine/map?kind=insight").text
 
 
 def places(place: Path) -> dict[str, tuple[float, float]]:

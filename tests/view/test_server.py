@@ -93,7 +93,7 @@ def test_the_address_is_the_state(asked):
     answer = asked.get("/runs/mine/attempts?text=&outcome=lost&task=")
     assert (answer.status_code, answer.headers["location"]) == (303, "/runs/mine/attempts?outcome=lost")
     told = asked.get("/runs/mine/attempts.json?outcome=lost").json()
-    assert told["said"] == "1 attempts that were lost; the first made first." and told["asked"]["outcome"] == "lost"
+    assert told["said"] == "1 attempt that was lost; the first made first." and told["asked"]["outcome"] == "lost"
 
 
 NOWHERE = [

@@ -115,9 +115,9 @@ def test_attempts_are_filtered(runs):
     drive(
         runs / "mine",
         ("a", "11 attempts"),
-        ("f j enter", "1 attempts that were lost;", "✓ lost 1", "OSError: the ceiling came down"),
+        ("f j enter", "1 attempt that was lost;", "✓ lost 1", "OSError: the ceiling came down"),
         ("enter", "11 attempts; the first made first."),
-        ("escape / c e i l i n g enter", "1 attempts with the words “ceiling”;"),
+        ("escape / c e i l i n g enter", "1 attempt with the words “ceiling”;"),
         ("enter", "lost: OSError: the ceiling came down"),
         ("u / ctrl+u ? enter", "text: name a word to look for"),
         ("/ ctrl+u enter", "11 attempts; the first made first."),
@@ -171,7 +171,7 @@ def test_a_narrow_screen_has_room_for_the_list(runs):
     drive(runs / "mine", ("", "100 [44, 100]", "├────", "+0 [-77, +77]"), size=(80, 24))
     text = drive(runs / "mine", ("a", "11 attempts", "1/val/memory/corridor/val/102/0", "reward", "q leave"), size=(80, 24))
     assert "corridor/train/0 2" not in text
-    steps = ("a", "11 attempts"), ("f", "corridor/train/0 2"), ("j enter escape", "1 attempts that were lost;", "reward")
+    steps = ("a", "11 attempts"), ("f", "corridor/train/0 2"), ("j enter escape", "1 attempt that was lost;", "reward")
     assert "✓" not in drive(runs / "mine", *steps, size=(80, 24))
 
 
@@ -186,7 +186,7 @@ def test_memory_is_searched(runs):
     drive(
         runs / "mine",
         ("m", "4 entries"),
-        ("/ G o enter", "1 entries with the words “Go”;", "rule"),
+        ("/ G o enter", "1 entry with the words “Go”;", "rule"),
         ("enter", "insight of round 1", "Go to the lamp.", "Shown to 0 attempts"),
         ("u / ctrl+u enter", "4 entries"),
         ("f j enter", "3 entries of the kind demo;"),

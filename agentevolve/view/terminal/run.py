@@ -32,7 +32,7 @@ class Runs(Listed):
 
     def ask(self) -> dict[str, Any]:
         """The runs."""
-        return self.pages.runs({})
+        return self.pages.every()
 
     def tell(self) -> None:
         """Show them."""
