@@ -78,18 +78,22 @@ class Talks:
         if model is None:
             raise AgentevolveError("the oracle answers nobody: it has no model")
         talk = self._continued(messages) or self._begun(messages, wanted)
-        self.run.budget.alive()
         choices = () if talk.tools else wanted.choices
-        reply = model.complete(_shown(talk, messages), choices=choices, tools=talk.tools, **asked)
+        try:
+            self.run.budget.alive()
+            reply = model.complete(_shown(talk, messages), choices=choices, tools=talk.tools, **asked)
+        except BaseException:
+            self._keep_open(talk)
+            raise
         reply = _as_sent(reply, talk.tools, wanted.stop)
         action = Message(role="assistant", content=reply.text)
         with self._lock:
             talk.turns.append(Turn(action=reply.text, thinking=reply.thinking, observation="", usage=reply.usage))
             talk.said = [*messages, action]
             talk.asked = tuple(dict.fromkeys((*talk.asked, reply.asked)))
-            self._open[_key(talk.said)] = talk
             if len(talk.turns) == 1:
                 self._waiting.setdefault(talk.task.id, []).append(talk)
+        self._keep_open(talk)
         self._forget_some()
         return reply, talk
 
@@ -112,6 +116,12 @@ class Talks:
             self._waiting, self._open = {}, {}
         for one in left:
             self.run.add(self._lived(one, SEEN, None))
+
+    def _keep_open(self, talk: Talk) -> None:
+        """Let the harness go on from what was said, also when the answer to that has failed: it asks again."""
+        with self._lock:
+            if talk.said:
+                self._open[_key(talk.said)] = talk
 
     def _continued(self, messages: Sequence[Message]) -> Talk | None:
         """The talk that these messages go on with: they begin with all that was said in it, and then say something new."""
@@ -164,7 +174,7 @@ class Talks:
     def _forget_some(self) -> None:
         """A harness that never says how its conversations ended does not fill the memory of this machine."""
         with self._lock:
-            oldest = list(self._open.items())[: max(0, len(self._open) - MOST)]
+            oldest = list(itertools.islice(self._open.items(), max(0, len(self._open) - MOST)))
             for key, talk in oldest:
                 del self._open[key]
                 self._waiting[talk.task.id].remove(talk)

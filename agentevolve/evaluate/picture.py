@@ -57,9 +57,14 @@ def learning_curve(reports_by_round: Rounds, path: Path, *, seeds: Sequence[Roun
 
 def drawn(figure: Figure, path: Path) -> Path:
     """Write the figure in the form that the path's suffix says, whole or not at all."""
-    form, made = path.suffix.lower().removeprefix("."), BytesIO()
+    return write_whole(path, rendered(figure, path.suffix.lower().removeprefix(".")))
+
+
+def rendered(figure: Figure, form: str) -> bytes:
+    """The figure as "png" or "svg"."""
+    made = BytesIO()
     figure.savefig(made, format=form, facecolor="white", metadata={"Date": None} if form == "svg" else None)
-    return write_whole(path, made.getvalue())
+    return made.getvalue()
 
 
 def _measured(rounds: Rounds) -> Rounds:

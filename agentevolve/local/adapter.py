@@ -95,6 +95,11 @@ class AdapterInfo(BaseModel):
         return self.files[WEIGHTS]
 
 
+def untrained(path: Path, **known: Any) -> AdapterInfo:
+    """The record of the adapter in `path` that no training made: losses, tokens and steps are zero."""
+    return AdapterInfo(files=digests(path), loss_first=0.0, loss_last=0.0, tokens=0, labelled=0, steps=0, **known)
+
+
 def read_adapter(path: Path) -> AdapterInfo:
     """The adapter in the folder `path`, all its files checked against the hashes recorded when it was written.
 

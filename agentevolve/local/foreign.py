@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agentevolve.local import adapter, catalog, files
-from agentevolve.local.adapter import AdapterInfo, LoraSettings
+from agentevolve.local.adapter import LoraSettings
 from agentevolve.local.canary import Probe, probes
 from agentevolve.local.families import PREFIX, Names
 from agentevolve.local.quiet import quiet
@@ -47,23 +47,8 @@ def bring(source: Path, out: Path, base: catalog.LocalModel) -> None:
         canary = _fitted(tensors, settings, folder, scratch, base, source)
         adapter.export_gguf(scratch, folder)
         adapter.write_rows([], scratch)
-        info = AdapterInfo(
-            base=base.identity,
-            brought=True,
-            settings=settings,
-            seed=0,
-            examples=(),
-            sources=(),
-            loss_first=0.0,
-            loss_last=0.0,
-            tokens=0,
-            labelled=0,
-            steps=0,
-            seconds=0.0,
-            versions={},
-            files=adapter.digests(scratch),
-            canary=canary,
-        )
+        known = {"base": base.identity, "brought": True, "settings": settings, "canary": canary}
+        info = adapter.untrained(scratch, **known, seed=0, examples=(), sources=(), seconds=0.0, versions={})
         (scratch / adapter.INFO).write_text(info.model_dump_json(indent=1), encoding="utf-8")
 
 

@@ -59,22 +59,17 @@ def merge_lora(
 
 
 def _info(out: Path, infos: Sequence[AdapterInfo], weights: Sequence[float], rank: int, seed: int, seconds: float) -> AdapterInfo:
-    """Nothing was trained: losses, tokens and steps are zero; what was learnt is what the parts learnt."""
-    return AdapterInfo(
+    """What was learnt is what the parts learnt."""
+    return adapter.untrained(
+        out,
         base=infos[0].base,
         parts=tuple((info.identity, weight) for info, weight in zip(infos, weights, strict=True)),
         settings=infos[0].settings.model_copy(update={"rank": rank}),
         seed=seed,
         examples=tuple(dict.fromkeys(example for info in infos for example in info.examples)),
         sources=tuple(dict.fromkeys(source for info in infos for source in info.sources)),
-        loss_first=0.0,
-        loss_last=0.0,
-        tokens=0,
-        labelled=0,
-        steps=0,
         seconds=seconds,
         versions={name: importlib.metadata.version(name) for name in ("torch", "safetensors")},
-        files=adapter.digests(out),
     )
 
 

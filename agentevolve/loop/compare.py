@@ -66,7 +66,7 @@ def check_comparison(config: Comparison) -> list[list[Exercise]]:
     check_price(load_embedder(config.embedder), config.budget.usd)
     check_model(config, config.budget.usd)
     for entrant in config.methods:
-        check_method(entrant.method, entrant.settings, config.model)
+        check_method(entrant.method, entrant.settings, config.model, config.api_base)
         if entrant.name == CONTROLS:
             raise AgentevolveError(f"methods: {CONTROLS!r} is the name of the control arms; give the method a label")
     return [[exercise(config, name, seed) for seed in config.seeds] for name in config.tasks]

@@ -98,8 +98,7 @@ def check(config: Config) -> None:
             about(memory_folder(place, seed))
     check_price(load_embedder(config.embedder), config.max_usd)
     check_model(config, config.max_usd)
-    check_method(config.method, config.settings, config.model)
-    check_server(config)
+    check_method(config.method, config.settings, config.model, config.api_base)
 
 
 def check_model(config: Setup, max_usd: float | None) -> None:
@@ -108,39 +107,28 @@ def check_model(config: Setup, max_usd: float | None) -> None:
         open_model(config.model, api_base=config.api_base, budget=Budget(max_usd=max_usd), prices=config.prices).close()
 
 
-def check_server(config: Config) -> None:
-    """Raise AgentevolveError for a vLLM server of the user's that loads no adapters, if adapters are what is learnt."""
-    if config.api_base and config.model.startswith(VLLM) and trains(config.method, config.settings):
-        vllm.check_loads(config.api_base)
-
-
-def check_method(name: str, settings: Mapping[str, Any], model: str) -> None:
-    """Raise AgentevolveError for a method that is not there, or that asks `model` for what it cannot do."""
+def check_method(name: str, settings: Mapping[str, Any], model: str, api_base: str | None = None) -> None:
+    """Raise AgentevolveError for a method that is not there, or that asks `model` (or its server) for what it cannot do."""
     method = load_method(name, settings)
     asked = {name: one.default for name, one in signature(method).parameters.items()}
     if "feeds" in asked:
         feeds = str(asked["feeds"])
         if "feeds" in signature(load_method(feeds, {})).parameters:
             raise AgentevolveError(f"the method {name!r} cannot feed {feeds!r}, which feeds another itself")
-        check_method(feeds, asked.get("feeding") or {}, model)
-    learns = trains(name, settings)
-    if learns and not here(model):
+        check_method(feeds, asked.get("feeding") or {}, model, api_base)
+    trains = any(isinstance(value, LoraSettings) for value in asked.values()) and 0 not in (asked.get("rows"), asked.get("every"))
+    if trains and not here(model):
         how = ": settings.rows=0 leaves the weights as they are" if "rows" in asked else ""
         raise AgentevolveError(f"the method {name!r} fine-tunes, but {model!r} is not a local model{how}")
-    if learns:
+    if trains:
         check_trainable(local_base(model))
+    if trains and api_base and model.startswith(VLLM):
+        vllm.check_loads(api_base)
     if asked.get("reflections") and model in ("random", ORACLE):
         raise AgentevolveError(
             f"{name} asks for {asked['reflections']} reflections, but {model!r} writes no text: "
             "settings.reflections=0 asks for none"
         )
-
-
-def trains(name: str, settings: Mapping[str, Any]) -> bool:
-    """Whether the method fine-tunes, with these settings."""
-    asked = {one: parameter.default for one, parameter in signature(load_method(name, settings)).parameters.items()}
-    learns = any(isinstance(value, LoraSettings) for value in asked.values())
-    return learns and 0 not in (asked.get("rows"), asked.get("every"))
 
 
 def evolve_one(config: Config, run: Run) -> Policy:

@@ -15,7 +15,7 @@ from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Task, Trajectory
 from agentevolve.run.figures import figures
-from agentevolve.run.folder import Run
+from agentevolve.run.folder import EVALUATION, Run
 
 CANDIDATES = ("memory", "distilled", "distilled+memory")  # arms the gate may promote
 STILL = ("random", "oracle", "base")  # arms that no round changes: measured once
@@ -91,7 +91,7 @@ def measured(
 
 def record(run: Run, name: str, ids: dict[str, list[str]]) -> None:
     """Journal the evaluation of that name, and that its lost attempts may stay lost: what follows is derived without them."""
-    run.once(f"evaluation {name}", lambda: ids)
+    run.once(EVALUATION + name, lambda: ids)
     run.accept(name, [id for of_arm in ids.values() for id in of_arm])
 
 
@@ -106,7 +106,7 @@ def _looked(
         rivals = {arm: results[arm] for arm in CANDIDATES if arm in results and arm != holder}
         verdict = gate(holder, results[holder], rivals, rule.rule, rule.margin, error)
         if tasks == len(val):
-            run.once(f"evaluation {name}", lambda ids=ids: ids)  # type: ignore[misc]
+            run.once(EVALUATION + name, lambda ids=ids: ids)  # type: ignore[misc]
         _insist(verdict["no_verdict"], run, name)
         if tasks == len(val) or settled(verdict):
             break

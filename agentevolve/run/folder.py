@@ -40,6 +40,7 @@ LOST = "lost/"  # the facts that say what a stopped attempt or question has cost
 ACCEPTED = "accepted "  # the facts that name lost attempts which stay lost, because something was derived without them
 MANNER = "manner/"  # the facts that say what a model's backend has refused, and why
 AGAIN = "again "  # the facts that name attempts which are made again
+EVALUATION = "evaluation "  # the facts that name the attempts of an evaluation, by arm
 REFUSED = "refused/"  # the facts that say why an entry was not remembered, by its id
 SPENT = "spent/"  # the facts that say what anything else has cost
 
@@ -170,13 +171,7 @@ class Run:
 
     def evaluations(self) -> dict[str, dict[str, list[str]]]:
         """The finished evaluations by name (`1/val`, …), or the attempts of `agentevolve run`: ids by arm."""
-        prefix = "evaluation "
-        found = {name.removeprefix(prefix): arms for name, arms in self.facts.items() if name.startswith(prefix)}
-        for trajectory in self.attempts().values():
-            if trajectory.phase == "run":
-                arms = found.setdefault(f"run {trajectory.task.split}", {})
-                arms.setdefault(trajectory.policy.model, []).append(trajectory.id)
-        return found
+        return evaluations(self.facts, self.attempts().values())
 
     def acquired(self, *rounds: int) -> list[Trajectory]:
         """The attempts of these rounds' acquire phases (none named: of all so far), in the order of their ids, round by round."""
@@ -312,6 +307,15 @@ class Run:
         except (KeyError, TypeError, ValidationError) as error:
             why = str(error).splitlines()[0]
             raise AgentevolveError(f"{where}: not a line of a run's journal ({why}); nothing was changed") from None
+
+
+def evaluations(facts: Mapping[str, Any], attempts: Iterable[Trajectory]) -> dict[str, dict[str, list[str]]]:
+    """What a run's facts say was measured, and those of its `attempts` that `agentevolve run` made: by name the ids by arm."""
+    found = {name.removeprefix(EVALUATION): arms for name, arms in facts.items() if name.startswith(EVALUATION)}
+    for one in attempts:
+        if one.phase == "run":
+            found.setdefault(f"run {one.task.split}", {}).setdefault(one.policy.model, []).append(one.id)
+    return found
 
 
 def seeds(place: Path) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from collections.abc import Hashable, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from agentevolve.loop.compare import CONFIG, CONTROLS, ROUND, rounds_of, taught_
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Trajectory, Turn
 from agentevolve.run.folder import JOURNAL, Run, read_run
-from agentevolve.view.figures import Brief
+from agentevolve.view.figures import Brief, svg
 from agentevolve.view.places import runs_of
 from agentevolve.view.rows import number_of
 
@@ -68,7 +67,7 @@ class Comparisons:
         with self._lock:
             known, drawn = self._drawn.get(place, (None, b""))
             if known != state:
-                drawn = _drawn(found)
+                drawn = svg(lambda path: curves(found.rows, path, unit=unit(found.config)))
                 self._drawn[place] = state, drawn
         return drawn
 
@@ -178,11 +177,6 @@ def wanted(run: Path, config: Comparison) -> bool:
 def _place(tasks: str, config: Comparison) -> tuple[int, str]:
     """Where a task set comes: as asked for, those named by a file's path last."""
     return (config.tasks.index(tasks) if tasks in config.tasks else len(config.tasks)), tasks
-
-
-def _drawn(found: Compared) -> bytes:
-    with tempfile.TemporaryDirectory(prefix="agentevolve-view-") as place:
-        return curves(found.rows, Path(place) / "curves.svg", unit=unit(found.config)).read_bytes()
 
 
 def _state(place: Path) -> Hashable:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,10 @@ from agentevolve.loop.compare import ROUND
 from agentevolve.loop.policies import GATE
 from agentevolve.loop.reports import Found, reports
 from agentevolve.records import PolicyStamp, Task, Trajectory, Turn, Usage
-from agentevolve.run.folder import PHASES, phase_of
+from agentevolve.run.folder import EVALUATION, PHASES, evaluations, phase_of
 from agentevolve.view.index import ReadIndex, Row, facts_of
 from agentevolve.view.schema import USAGE
 
-PREFIX = "evaluation "
 EMPTY = Turn(action="", observation="")
 BY_FACT = {"ask": "refine", "spent": "update"}  # the phase that a fact's cost belongs to; of others their name says it
 
@@ -49,11 +48,7 @@ class Seed:
 
     def evaluations(self) -> dict[str, dict[str, list[str]]]:
         """The finished evaluations by name, or the attempts of `agentevolve run`: ids by arm."""
-        found = {name.removeprefix(PREFIX): arms for name, arms in self.facts.items() if name.startswith(PREFIX)}
-        for one in self.attempts().values():
-            if one.phase == "run":
-                found.setdefault(f"run {one.task.split}", {}).setdefault(one.policy.model, []).append(one.id)
-        return found
+        return evaluations(self.facts, self.attempts().values())
 
     def attempts(self) -> Mapping[str, Brief]:
         """The attempts that an evaluation names, or those of `agentevolve run`, by id."""
@@ -61,7 +56,7 @@ class Seed:
 
     @cached_property
     def _attempts(self) -> dict[str, Brief]:
-        wanted = {id for name, arms in self.facts.items() if name.startswith(PREFIX) for ids in arms.values() for id in ids}
+        wanted = {id for name, arms in self.facts.items() if name.startswith(EVALUATION) for ids in arms.values() for id in ids}
         found = self._index.ask("SELECT * FROM attempts WHERE seed = ? AND standing = 1 ORDER BY n", (self._seed,))
         stamps: dict[str, PolicyStamp] = {}
         return {one["id"]: brief(one, stamps) for one in found if one["id"] in wanted or one["phase"] == "run"}
@@ -102,8 +97,13 @@ def found(index: ReadIndex) -> Found:
 
 def curve(reports: Found) -> bytes:
     """The learning curve as SVG."""
+    return svg(reports.draw)
+
+
+def svg(draw: Callable[[Path], Path]) -> bytes:
+    """What `draw` writes into an SVG file."""
     with tempfile.TemporaryDirectory(prefix="agentevolve-view-") as place:
-        return reports.draw(Path(place) / "curve.svg").read_bytes()
+        return draw(Path(place) / "picture.svg").read_bytes()
 
 
 def costs(index: ReadIndex) -> dict[str, Usage]:

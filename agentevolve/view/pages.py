@@ -15,7 +15,7 @@ from agentevolve.view import attempts, entry, figures, maps, memories, places, s
 from agentevolve.view.attempts import Asked, asked_of
 from agentevolve.view.comparisons import Comparisons
 from agentevolve.view.figures import Seed
-from agentevolve.view.index import ReadIndex
+from agentevolve.view.index import ReadIndex, Row
 from agentevolve.view.maps import Placed
 from agentevolve.view.memories import Memories, Wanted
 from agentevolve.view.nearest import Nearest
@@ -109,9 +109,8 @@ class Pages:
         held, asked = self._memory(name), asked_of(query, Wanted)
         if asked.near:
             return {**self._about(name, held.index), "asked": asked.model_dump(), **self._nearest(name, held).listed(asked)}
-        key = ("entries", name, held.state(), asked.text, asked.task)
-        groups = self._keep(key, held.index, lambda: memories.groups(held.index, asked))
-        return {**self._about(name, held.index), "asked": asked.model_dump(), **memories.listed(held.index, asked, groups)}
+        listed = memories.listed(held.index, asked, self._groups(name, held, asked))
+        return {**self._about(name, held.index), "asked": asked.model_dump(), **listed}
 
     def entry(self, name: str, query: Query) -> dict[str, Any]:
         """One entry of the memory."""
@@ -123,8 +122,7 @@ class Pages:
     def map(self, name: str, query: Query) -> dict[str, Any]:
         """The map of the memory, as values."""
         held, asked = self._memory(name), asked_of(query, Placed)
-        key = ("entries", name, held.state(), asked.text, asked.task)
-        groups = self._keep(key, held.index, lambda: memories.groups(held.index, asked))
+        groups = self._groups(name, held, asked)
         return {**self._about(name, held.index), **maps.page(held.index, self._shown(name, held, asked), asked, groups)}
 
     def drawn(self, name: str, query: Query, form: str) -> bytes:
@@ -132,6 +130,11 @@ class Pages:
         held, asked = self._memory(name), asked_of(query, Placed)
         key = ("picture", name, maps.stamps(held), asked, form)
         return self._keep(key, held.index, lambda: maps.drawn(self._shown(name, held, asked), asked, form))
+
+    def _groups(self, name: str, held: Memories, asked: Wanted) -> list[Row]:
+        """How many entries there are for the values of all facets, kept until the memory changes."""
+        key = ("entries", name, held.state(), asked.text, asked.task)
+        return self._keep(key, held.index, lambda: memories.groups(held.index, asked))
 
     def _shown(self, name: str, held: Memories, asked: Placed) -> maps.Shown:
         """The entries asked for that have a place; where all lie is kept until the memory, or what is embedded of it, changes."""

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from agentevolve.evaluate import picture
-from agentevolve.evaluate.picture import COLOURS, FAINT, INK, MARKS, style
+from agentevolve.evaluate.picture import COLOURS, FAINT, INK, MARKS, rendered, style
 from agentevolve.evaluate.table import plain
 
 if TYPE_CHECKING:
@@ -72,8 +69,7 @@ def drawn(dots: Dots, shares: tuple[float, float], pressed: tuple[int, int] | No
         if pressed:
             ring: dict[str, Any] = {"marker": "o", "ms": 14, "mfc": "none", "mec": INK, "mew": 1.2, "clip_on": False}
             axes.plot(*_share(pressed), transform=axes.transAxes, **ring)
-        with tempfile.TemporaryDirectory(prefix="agentevolve-view-") as place:
-            return picture.drawn(figure, Path(place) / f"map.{form}").read_bytes()
+        return rendered(figure, form)
 
 
 def _box(left: int, top: int, right: int, bottom: int) -> tuple[float, float, float, float]:

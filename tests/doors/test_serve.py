@@ -211,7 +211,7 @@ def test_without_the_key_or_by_another_name_nobody_is_answered(tmp_path):
 
 
 def test_what_the_model_cannot_do_is_an_error_and_the_conversation_can_be_tried_again(tmp_path):
-    answers = iter([ModelError("no luck", 500), "fine"])
+    answers = iter([ModelError("no luck", 500), "fine", ModelError("none again", 500), "finer"])
 
     def script(messages, choices):
         answer = next(answers)
@@ -222,7 +222,10 @@ def test_what_the_model_cannot_do_is_an_error_and_the_conversation_can_be_tried_
     with served(tmp_path, script) as house:
         assert house.ask("hi").status_code == 502
         assert house.ask("hi").json()["choices"][0]["message"]["content"] == "fine"
-    assert len(house.lived()) == 1
+        assert house.ask("hi", "fine", "and now?").status_code == 502
+        assert house.ask("hi", "fine", "and now?").json()["choices"][0]["message"]["content"] == "finer"
+    (one,) = house.lived().values()
+    assert [turn.action for turn in one.turns] == ["fine", "finer"]
 
 
 def test_what_is_held_out_is_answered_and_measured_and_never_learnt_from(tmp_path):
