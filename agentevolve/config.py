@@ -10,7 +10,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
 from agentevolve.given import DEEPEST, checked, cut, parsed, read_yaml, shown
-from agentevolve.policy import ModelOptions, Price, Recall
+from agentevolve.policy import ModelOptions, Price, Recall, Workers
 from agentevolve.protocols import AgentevolveError
 from agentevolve.redact import redacted
 from agentevolve.whole import write_whole
@@ -139,7 +139,7 @@ class Setup(Settings):
     train: Practice = Practice()
     temperature: float = Field(default=0.7, ge=0)
     show_actions: bool = True
-    workers: int = Field(default=4, gt=0)
+    workers: Workers = Workers()
     threads: int | None = Field(default=None, gt=0)
 
     def public(self) -> dict[str, Any]:
@@ -236,6 +236,8 @@ def read_comparison(path: Path, changes: Sequence[str] = (), methods: Sequence[s
 def _read(path: Path, changes: Sequence[str], kind: type[Asked], methods: Sequence[str] = ()) -> Asked:
     values = read_yaml(path, kind)
     for change in changes:
+        if isinstance(number := values.get("workers"), int) and change.startswith("workers."):
+            values["workers"] = {"count": number}  # as it may be written
         _change(values, change)
     if methods:
         values["methods"] = [*(values.get("methods") or []), *methods]

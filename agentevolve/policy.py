@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, JsonValue
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from agentevolve.records import Kind, PolicyStamp, Ranking, Record, Usage
 from agentevolve.redact import secret, secret_in
@@ -69,6 +77,34 @@ class Price(Record):
         fresh = usage.prompt_tokens - usage.cached_tokens
         cached = self.input if self.cached is None else self.cached
         return (fresh * self.input + usage.cached_tokens * cached + usage.completion_tokens * self.output) / 1e6
+
+
+class Workers(Record):
+    """Where attempts are made, and how many side by side; a number alone is that many threads.
+
+    on       "threads" of this process, or "ray": the nodes of a Ray cluster, which see the run's folder and have this package
+    address  HOST:PORT of the cluster's head, "auto" for the one that this machine belongs to; none: a cluster of this machine
+             alone, for as long as the command
+    """
+
+    count: int = Field(default=4, gt=0)
+    on: Literal["threads", "ray"] = "threads"
+    address: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_number(cls, value: Any) -> Any:
+        return {"count": value} if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _with_cluster(self) -> Self:
+        if self.address is not None and self.on != "ray":
+            raise ValueError("address: is of a Ray cluster, and needs on=ray")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_number(self, whole: SerializerFunctionWrapHandler) -> Any:
+        return self.count if self.on == "threads" else whole(self)
 
 
 class ModelOptions(Record):

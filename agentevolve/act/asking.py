@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from agentevolve.act.rollout import parts
+from agentevolve.act.attempt import parts
 from agentevolve.local.rows import clean
 from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError, ModelError

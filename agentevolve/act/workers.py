@@ -1,27 +1,61 @@
-"""Plans done side by side, on threads of this process: the only place with concurrency."""
+"""Where attempts are made: on threads of this process, or on the nodes of a Ray cluster. Concurrency is here alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import TypeVar
+from typing import Protocol
 
+from agentevolve.act.attempt import Order, Plan, attempt, lent, parts
 from agentevolve.run.folder import Run
 from agentevolve.run.progress import progress
 
-Plan = TypeVar("Plan")
+
+class Workers(Protocol):
+    """What makes attempts side by side."""
+
+    def map(self, plans: Sequence[Plan], order: Order, run: Run) -> set[str]:
+        """Make every plan's attempt, each journalled in `run` as it ends; the ids of those that a passing failure cost.
+
+        Raises AgentevolveError for what the user must mend. After that, or Ctrl-C, no new attempt starts, and the turns under
+        way are awaited.
+        """
 
 
-def work(plans: Sequence[Plan], do: Callable[[Plan], None], run: Run, what: str) -> None:
-    """Do every plan on the run's workers. After a failure or Ctrl-C no new one starts, and the turns under way are awaited."""
-    with progress(what, len(plans), quiet=run.quiet) as advance, ThreadPoolExecutor(run.workers) as pool:
-        futures = [pool.submit(do, plan) for plan in plans]
-        try:
-            for future in as_completed(futures):
-                future.result()
-                advance("")
-        except BaseException as error:
-            if isinstance(error, KeyboardInterrupt | SystemExit):
-                run.budget.stop()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+def work(plans: Sequence[Plan], order: Order, run: Run) -> set[str]:
+    """Make the attempts where the run's workers are."""
+    return _workers(run).map(plans, order, run)
+
+
+def _workers(run: Run) -> Workers:
+    if run.where.on == "threads":
+        return Threads()
+    from agentevolve.act.nodes import Nodes
+
+    return run.part("nodes", str(run.where.address), lambda: Nodes(run.where))
+
+
+class Threads:
+    """Threads of this process."""
+
+    def map(self, plans: Sequence[Plan], order: Order, run: Run) -> set[str]:
+        """As `Workers` says."""
+        model, memory = parts(order.policy, run)
+        passing: set[str] = set()
+
+        def make(plan: Plan) -> None:
+            known = lent(plan, order.policy, run)
+            run.add(known or attempt(plan, order.policy, model, memory, run, passing, measured=order.measured))
+
+        with progress(order.phase, len(plans), quiet=run.quiet) as advance, ThreadPoolExecutor(run.workers) as pool:
+            futures = [pool.submit(make, plan) for plan in plans]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+                    advance("")
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt | SystemExit):
+                    run.budget.stop()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return passing

@@ -57,6 +57,12 @@ class TaskOptions:
     limit: Annotated[int | None, typer.Option(help="At most this many tasks.")] = None
     samples: Annotated[int, typer.Option(min=1, help="Attempts at each task.")] = 1
     workers: Annotated[int, typer.Option(min=1, help="Attempts side by side.")] = 4
+    on: Annotated[str, typer.Option(help="Where they are made: threads of this process, or the nodes of a ray cluster.")] = (
+        "threads"
+    )
+    address: Annotated[
+        str | None, typer.Option(help="The Ray cluster's head, HOST:PORT or auto (default: a cluster of this machine alone).")
+    ] = None
     seed: Seed = 0
 
 

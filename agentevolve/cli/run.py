@@ -17,7 +17,7 @@ from agentevolve.local.processes import check_alone
 from agentevolve.protocols import AgentevolveError
 
 if TYPE_CHECKING:
-    from agentevolve.policy import Policy, Price
+    from agentevolve.policy import Policy, Price, Workers
     from agentevolve.records import Report, Task
 
 
@@ -35,6 +35,7 @@ def run(
     agentevolve run twc --model openai/my-model --api-base http://127.0.0.1:8000/v1
     """
     check_alone("run")
+    workers(chosen)
     wanted = policy(acting, limits.max_usd)
     found = chosen_tasks(tasks, chosen.split, chosen.limit)
     place = options.out or new_folder(Path(tasks).stem)
@@ -48,7 +49,7 @@ def policy(acting: PolicyOptions, max_usd: float | None = None) -> Policy:
 
     With a limit in dollars, so is that the model has a price.
     """
-    from agentevolve.act.rollout import ORACLE
+    from agentevolve.act.attempt import ORACLE
     from agentevolve.config import read_options
     from agentevolve.local.adapter import check_base
     from agentevolve.memory.folder import check_model, memory_folder
@@ -81,6 +82,14 @@ def prices(acting: PolicyOptions) -> dict[str, Price]:
     return {acting.model: read_price(acting.price)} if acting.price else {}
 
 
+def workers(chosen: TaskOptions) -> Workers:
+    """Where attempts are to be made."""
+    from agentevolve.given import checked
+    from agentevolve.policy import Workers
+
+    return checked(Workers, {"count": chosen.workers, "on": chosen.on, "address": chosen.address}, "--on")
+
+
 def chosen_tasks(name: str, split: str, limit: int | None) -> list[Task]:
     """The tasks to run. Raises AgentevolveError for an unknown task set, world or split, a negative limit, or none at all."""
     from agentevolve.load import load_task_set, ready, tasks_of
@@ -109,7 +118,7 @@ def run_policy(
     from agentevolve.redact import redacted
     from agentevolve.run.folder import Run
 
-    run = Run(place, seed=chosen.seed, workers=chosen.workers, quiet=quiet)
+    run = Run(place, seed=chosen.seed, workers=workers(chosen), quiet=quiet)
     try:
         asked = redacted(wanted.model_dump(mode="json") | {"samples": chosen.samples, "seed": chosen.seed})
         if other := changed_settings(run.about("policy", asked), asked):

@@ -48,7 +48,7 @@ def serve(
         import uvicorn
     except ImportError:
         raise AgentevolveError('serving a policy needs the extra "serve": pip install "agentevolve[serve]"') from None
-    from agentevolve.act.rollout import ORACLE
+    from agentevolve.act.attempt import ORACLE
     from agentevolve.doors.serve import application
     from agentevolve.doors.talks import Talks
     from agentevolve.run.folder import Run

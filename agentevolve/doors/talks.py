@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from agentevolve.act.attempt import counter, parts
 from agentevolve.act.prompting import cleaned_tools, opening
 from agentevolve.act.recall import Asked, Recalled, at_start
-from agentevolve.act.rollout import counter, parts
 from agentevolve.models.tools import Tool, read, written
 from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError, Reply

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agentevolve.acquire import is_plan
-from agentevolve.act.rollout import ORACLE, rollout
+from agentevolve.act.attempt import ORACLE
+from agentevolve.act.rollout import rollout
 from agentevolve.config import Comparison, Entrant, changed_settings, read_comparison, write_config
 from agentevolve.evaluate import Arm, Learnt
 from agentevolve.load import load_method, load_task_set, ready, tasks_of

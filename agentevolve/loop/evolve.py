@@ -12,7 +12,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from agentevolve.act.rollout import ORACLE
+from agentevolve.act.attempt import ORACLE
 from agentevolve.config import Config, Setup, changed_settings, read_config, write_config
 from agentevolve.load import TaskSet, load_method, load_task_set, ready, tasks_of
 from agentevolve.local.train import LoraSettings, check_trainable

@@ -23,6 +23,7 @@ from agentevolve.redact import redacted
 
 VARIABLE = "AGENTEVOLVE_KEY_FILE"
 SIZE = 32  # bytes of the key
+_lent = b""  # another process's, on a node where the key itself does not lie
 
 
 def line_of(entry: Entry, again: str = "") -> dict[str, Any]:
@@ -49,7 +50,19 @@ def holds(line: dict[str, Any]) -> bool:
 
 def signed(text: str) -> str:
     """The signature of `text` under this user's key."""
-    return hmac.digest(_key(os.environ.get(VARIABLE)), text.encode("utf-8", "surrogatepass"), "sha256").hex()
+    key = _lent or _key(os.environ.get(VARIABLE))
+    return hmac.digest(key, text.encode("utf-8", "surrogatepass"), "sha256").hex()
+
+
+def lend_key() -> str:
+    """The key, for a process of this user's elsewhere; never to be written down."""
+    return (_lent or _key(os.environ.get(VARIABLE))).hex()
+
+
+def use_key(key: str) -> None:
+    """Sign in this process with a key that was lent, none if it is ""."""
+    global _lent
+    _lent = bytes.fromhex(key)
 
 
 def key_file() -> Path:

@@ -6,8 +6,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
 from agentevolve.act.asking import ask
+from agentevolve.act.attempt import counter
 from agentevolve.act.prompting import render, transcript
-from agentevolve.act.rollout import counter
 from agentevolve.policy import Policy
 from agentevolve.records import Entry, Trajectory
 from agentevolve.refine.filters import learnable

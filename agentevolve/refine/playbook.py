@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from agentevolve.act.asking import ask
+from agentevolve.act.attempt import counter
 from agentevolve.act.prompting import render, transcript
-from agentevolve.act.rollout import counter
 from agentevolve.memory import EntryMemory
 from agentevolve.policy import Policy
 from agentevolve.records import Entry, Trajectory

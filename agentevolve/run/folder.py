@@ -3,6 +3,7 @@
 RUN/config.yaml      what was asked for, every default resolved
 RUN/journal.jsonl    trajectories, reflections, evaluations and gate decisions, in the order in which they happened
 RUN/underway.jsonl   what is being paid for at this moment
+RUN/journal.d/       what workers elsewhere have made and was not journalled yet (shards.py)
 RUN/memory/          the entries (a journal of their own, and the index made from it)
 RUN/adapters/        one folder for each fine-tuning
 """
@@ -20,7 +21,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from agentevolve.policy import Price
+from agentevolve.policy import Price, Workers
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import SPLITS, PolicyStamp, Task, Trajectory, Usage
 from agentevolve.redact import redacted
@@ -69,7 +70,7 @@ def same(task: Task, seed: int, hint: str, stamp: PolicyStamp) -> str:
 
 
 class Run:
-    """The run in `folder`, new or resumed. `workers` attempts run side by side; `quiet` hides the progress bars.
+    """The run in `folder`, new or resumed. `workers` says how many attempts run side by side, and where; `quiet` hides the bars.
 
     `round` is the number of the round under way, from 1; `held_out` are the identities of tasks that may not be practised.
     `trajectories` are the attempts that count, `lost` those that the outside failed and that are made again when they are asked
@@ -79,8 +80,12 @@ class Run:
     Raises AgentevolveError naming the process that has it open, or file and line where the journal is damaged.
     """
 
-    def __init__(self, folder: Path, *, seed: int = 0, workers: int = 4, quiet: bool = False, read_only: bool = False) -> None:
-        self.folder, self.seed, self.workers, self.quiet = folder, seed, workers, quiet
+    def __init__(
+        self, folder: Path, *, seed: int = 0, workers: int | Workers = 4, quiet: bool = False, read_only: bool = False
+    ) -> None:
+        self.folder, self.seed, self.quiet = folder, seed, quiet
+        self.where = Workers.model_validate(workers)
+        self.workers = self.where.count
         self.journal = Journal(folder / JOURNAL, OPENING)
         self.round = 1
         self.held_out: frozenset[str] = frozenset()

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from agentevolve.act.attempt import counter, parts
 from agentevolve.act.prompting import conversation
 from agentevolve.act.recall import Asked, at_start
-from agentevolve.act.rollout import counter, parts
 from agentevolve.local import catalog
 from agentevolve.local.adapter import read_adapter
 from agentevolve.local.processes import first

@@ -94,7 +94,7 @@ def unit(config: Comparison) -> str:
 
 def part_of(run: Run, config: Comparison) -> Part:
     """What the journal of one run of a comparison says."""
-    place, run.workers = run.folder, config.workers
+    place, run.workers = run.folder, config.workers.count
     rounds = [fact for name, fact in run.facts.items() if name.startswith(ROUND)]
     ended = len(rounds) == config.rounds or any(fact["unfit"] for fact in rounds)
     seed, tasks = number_of(place.parent.name), place.parent.parent.name

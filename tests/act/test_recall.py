@@ -6,9 +6,10 @@ import pytest
 from worlds import Corridor, Free, lamp, learner, make_tasks, new_run, use_model, walker
 
 from agentevolve.act.agent import Attempt, play
+from agentevolve.act.attempt import Plan, _trajectory
 from agentevolve.act.prompting import conversation, lived_messages, transcript
 from agentevolve.act.recall import shortened
-from agentevolve.act.rollout import Plan, _trajectory, rollout
+from agentevolve.act.rollout import rollout
 from agentevolve.local import catalog
 from agentevolve.local.rows import IGNORED, alternating, render
 from agentevolve.memory import HashEmbedder, open_memory

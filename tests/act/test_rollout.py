@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from worlds import Corridor, Metered, gist, make_tasks, new_run, use_model, walker
 
-from agentevolve.act.rollout import parts, rollout
+from agentevolve.act.attempt import parts
+from agentevolve.act.rollout import rollout
 from agentevolve.models.stand_ins import ScriptedModel
 from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError, BudgetExceeded, ModelError, Stopped

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 from worlds import new_run, use_model
 
-from agentevolve.act.rollout import SERVING
+from agentevolve.act.attempt import SERVING
 from agentevolve.local.adapter import read_rows
 from agentevolve.models.stand_ins import ScriptedModel
 from agentevolve.policy import Policy
