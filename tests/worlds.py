@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import threading
 import time
 from collections.abc import Callable
@@ -88,6 +89,13 @@ class Free(Corridor):
 
     def _info(self) -> dict[str, Any]:
         return super()._info() | {"actions": []}
+
+
+class Full(Corridor):
+    """A corridor at whose end this process may write no further in any file that is longer than a line."""
+
+    def close(self) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
 
 
 class Unopened:

@@ -5,7 +5,7 @@
 
 The nodes see the run's folder (one machine, or a shared file system) and have the very same code. A node that dies gives its
 attempts to the others, after what it had ended was taken in from its shard and what it had begun was charged; one that joins gets
-its share. An attempt is made at least once and journalled exactly once, by its id. What Ray itself says is not shown.
+its share. An attempt is made at least once and journalled exactly once, by its id. What Ray itself says goes to RUN/ray.log.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from agentevolve.run.folder import MANNER, Run
 from agentevolve.run.progress import progress
 from agentevolve.run.shards import SHARDS, shards_of, take_fact, take_in
 
+LOG = "ray.log"
 REACH = 5.0  # seconds in which a head answers
 LOOK = 5.0  # seconds between two looks for nodes that have joined
 ALONE = 120.0  # seconds without any node before the run gives up
@@ -55,8 +56,14 @@ class Seat:
 class Nodes:
     """The cluster at work for one run; what it started is ended by `close`."""
 
-    def __init__(self, where: Workers) -> None:
-        self._ray, self._ours = _connected(where)
+    def __init__(self, where: Workers, folder: Path) -> None:
+        self._aside = contextlib.ExitStack()
+        self._aside.enter_context(_stdout_to(folder / LOG))
+        try:
+            self._ray, self._ours = _connected(where)
+        except BaseException:
+            self._aside.close()
+            raise
         self._seats: dict[str, Seat] = {}
         self._starts: Counter[str] = Counter()
         self._shards = 0
@@ -74,6 +81,7 @@ class Nodes:
         if self._ours and self._ray.is_initialized():
             self._ray.shutdown()
         self._ours = False
+        self._aside.close()
 
     def seats(self) -> list[Seat]:
         """The nodes that have an actor."""
@@ -325,6 +333,15 @@ def _token(run: Run) -> Iterator[str]:
         token.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # a shard is left that could not be taken in
             place.rmdir()
+
+
+@contextlib.contextmanager
+def _stdout_to(path: Path) -> Iterator[None]:
+    """What is printed meanwhile goes to a file, which is there if anything was: Ray tells of a node's death on stdout."""
+    with path.open("a", encoding="utf-8", buffering=1) as file, contextlib.redirect_stdout(file):
+        yield
+    if not path.stat().st_size:
+        path.unlink()
 
 
 def _connected(where: Workers) -> tuple[Any, bool]:

@@ -32,7 +32,7 @@ def _workers(run: Run) -> Workers:
         return Threads()
     from agentevolve.act.nodes import Nodes
 
-    return run.part("nodes", str(run.where.address), lambda: Nodes(run.where))
+    return run.part("nodes", str(run.where.address), lambda: Nodes(run.where, run.folder))
 
 
 class Threads:

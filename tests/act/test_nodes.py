@@ -1,0 +1,252 @@
+"""Attempts on the nodes of a Ray cluster: the same attempts as on threads, none twice, whoever dies; every token is charged."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from faulty import Server, again, learn, makings, outcomes, prepared, runs, settled, walk
+from worlds import gist, make_tasks, new_run, task_file
+
+ray = pytest.importorskip("ray")
+from ray.cluster_utils import Cluster  # noqa: E402
+
+from agentevolve.act.rollout import rollout  # noqa: E402
+from agentevolve.policy import Policy, Workers  # noqa: E402
+from agentevolve.protocols import AgentevolveError  # noqa: E402
+from agentevolve.records import Task  # noqa: E402
+from agentevolve.run.folder import Run, read_run  # noqa: E402
+from agentevolve.run.shards import SHARDS  # noqa: E402
+
+TESTS = Path(__file__).parents[1]
+PROGRAM = "import sys; from agentevolve.cli.main import main; sys.argv[0] = 'agentevolve'; main()"
+RANDOM = Policy(model="random")
+PATH = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A head and two nodes on this machine, whose workers find the tests' worlds."""
+    with pytest.MonkeyPatch.context() as here:
+        here.setenv("PYTHONPATH", PATH)
+        here.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        for _ in range(2):
+            made.add_node(num_cpus=1)
+        yield made
+        made.shutdown()
+
+
+@pytest.fixture
+def on_ray(cluster, tmp_path):
+    """A new run whose attempts are made on the cluster."""
+    made: list[Run] = []
+
+    def run(name="ray", count=6, **limits):
+        made.append(Run(tmp_path / name, workers=Workers(count=count, on="ray", address=cluster.address), quiet=True))
+        made[-1].limit(limits.get("max_tokens"), limits.get("max_usd"))
+        return made[-1]
+
+    yield run
+    for one in made:
+        one.close()
+
+
+def command(*words: str, place: Path) -> subprocess.Popen[str]:
+    """The command line, under way in a process of its own."""
+    told = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "cwd": place}
+    return subprocess.Popen([sys.executable, "-c", PROGRAM, *words], env=os.environ | {"PYTHONPATH": PATH}, **told)
+
+
+def ended(*words: str, place: Path) -> tuple[int, str, str]:
+    process = command(*words, place=place)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def elsewhere(cluster, words):
+    """The command line, with its attempts on the cluster."""
+    return (*words, *(("--on", "ray", "--address", cluster.address) if words[0] == "run" else spread(cluster)))
+
+
+def spread(cluster):
+    return ("workers.on=ray", f"workers.address={cluster.address}")
+
+
+def test_the_attempts_are_those_of_threads_and_each_node_makes_some(on_ray, tmp_path):
+    tasks = make_tasks(6, pause=0.05)
+    run = on_ray()
+    found = rollout(RANDOM, tasks, run, phase="p", samples=3)
+    alone = rollout(RANDOM, tasks, new_run(tmp_path / "threads", workers=6), phase="p", samples=3)
+    assert [gist(one) for one in found] == [gist(one) for one in alone]
+    more = rollout(RANDOM, tasks, run, phase="q")
+    assert [one.id for one in more] == [f"q/{task.id}/0" for task in tasks]
+    assert not (run.folder / SHARDS).exists()
+    assert set(makings(run.folder).values()) == {1}
+
+
+@pytest.mark.parametrize("name", ["run", "evolve", pytest.param("compare", marks=pytest.mark.slow)])
+def test_a_whole_command_ends_as_on_threads_with_every_token_in_the_books(cluster, tmp_path, name):
+    with Server(learn) as calm, Server(learn) as server:
+        for place, asked, where in (
+            ("calm", calm, lambda words: words),
+            ("ray", server, lambda words: elsewhere(cluster, words)),
+        ):
+            words = where(prepared(tmp_path / place, asked)[name])
+            code, _, err = ended(*words, place=tmp_path / place)
+            assert (code, err) == (0, err)
+            settled(tmp_path / place, asked)
+        assert outcomes(tmp_path / "ray") == outcomes(tmp_path / "calm")
+        assert set(makings(tmp_path / "ray").values()) == {1}
+
+
+def test_a_node_that_dies_gives_its_attempts_to_the_others(cluster, on_ray, tmp_path):
+    dying = cluster.add_node(num_cpus=1)
+    log = tmp_path / "log"
+    tasks = make_tasks(8, pause=0.2, log=str(log))
+    run = on_ray(count=8)
+    killer = subprocess.Popen(["sh", "-c", f"while [ ! -s {log} ]; do sleep 0.1; done"])
+    import threading
+
+    def kill():
+        killer.wait()
+        cluster.remove_node(dying, allow_graceful=False)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    found = rollout(RANDOM, tasks, run, phase="p", samples=4)
+    thread.join()
+    assert len({one.id for one in found}) == 32
+    assert {one.end for one in found} <= {"terminated", "truncated"}
+    assert set(makings(run.folder).values()) == {1}
+    assert not (run.folder / SHARDS).exists()
+
+
+def test_a_limit_holds_for_all_nodes_together(cluster, tmp_path):
+    with Server(walk) as server:
+        words = elsewhere(cluster, prepared(tmp_path, server)["run"])
+        code, _, err = ended(*words, "--max-tokens", "4600", place=tmp_path)
+        assert code == 3, err
+        (run,) = runs(tmp_path)
+        assert 100 < run.spent().tokens <= 4_600
+        settled(tmp_path, server)
+        assert ended(*words, place=tmp_path)[0] == 0
+        settled(tmp_path, server)
+
+
+def test_what_a_killed_driver_has_left_is_taken_in_also_on_threads(cluster, tmp_path):
+    with Server(learn) as calm, Server(learn) as server:
+        expected = prepared(tmp_path / "calm", calm)["run"]
+        assert ended(*expected, place=tmp_path / "calm")[0] == 0
+        words = prepared(tmp_path / "cut", server)["run"]
+        process = command(*elsewhere(cluster, words), place=tmp_path / "cut")
+        while server.count("") < 20 and process.poll() is None:
+            time.sleep(0.02)
+        process.kill()
+        process.communicate()
+        code, _, err = ended(*again(words), place=tmp_path / "cut")
+        assert code == 0, err
+        assert outcomes(tmp_path / "cut") == outcomes(tmp_path / "calm")
+        assert set(makings(tmp_path / "cut").values()) == {1}
+        settled(tmp_path / "cut", server, kills=1)
+
+
+@pytest.mark.slow
+def test_twenty_nodes_and_ten_drivers_die_and_nothing_is_lost_doubled_or_unpaid(cluster, tmp_path):
+    luck, nodes, drivers = random.Random(0), 0, 0
+    with Server(learn) as calm, Server(learn) as server:
+        expected = prepared(tmp_path / "calm", calm)["evolve"]
+        assert ended(*expected, place=tmp_path / "calm")[0] == 0
+        words = elsewhere(cluster, prepared(tmp_path / "cut", server)["evolve"])
+        extra = [cluster.add_node(num_cpus=1) for _ in range(2)]
+        process, resumed = command(*words, place=tmp_path / "cut"), words
+        while nodes < 20 or drivers < 10:
+            time.sleep(luck.uniform(1.0, 6.0))
+            cluster.remove_node(extra.pop(0), allow_graceful=False)
+            extra.append(cluster.add_node(num_cpus=1))
+            nodes += 1
+            if nodes % 2 == 0:
+                process.kill()
+                process.communicate()
+                drivers += 1
+                if process.returncode == 0:
+                    shutil.rmtree(tmp_path / "cut" / "out")
+                resumed = again(words) if (tmp_path / "cut" / "out").exists() else words
+                process = command(*resumed, place=tmp_path / "cut")
+        _, err = process.communicate(timeout=600)
+        assert process.returncode == 0, err
+        assert outcomes(tmp_path / "cut") == outcomes(tmp_path / "calm")
+        assert {id for id, n in makings(tmp_path / "cut").items() if n > 1} == set()
+        spent = sum(run.spent().tokens for run in runs(tmp_path / "cut"))
+        assert spent >= server.reported()
+        for one in extra:
+            cluster.remove_node(one)
+    print(json.dumps({"nodes": nodes, "drivers": drivers, "tokens charged": spent, "tokens served": server.reported()}))
+
+
+# --- what the user has to mend ---
+
+
+def told(place, *words):
+    """The one line of a command that ends with it."""
+    code, _, err = ended("run", "corridor.yaml", "--model", "random", "--quiet", "--out", "out", *words, place=place)
+    assert code == 2, err
+    assert err.count("\n") == 1, err
+    return err
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", "127.0.0.1:99999", "no-such-host.invalid:6379"])
+def test_a_head_that_is_not_there_is_one_line_at_once(tmp_path, address):
+    task_file(tmp_path)
+    assert address in told(tmp_path, "--on", "ray", "--address", address)
+
+
+def test_an_address_without_ray_and_an_unknown_kind_of_workers_are_one_line(tmp_path):
+    task_file(tmp_path)
+    assert "on=ray" in told(tmp_path, "--address", "auto")
+    said = told(tmp_path, "--on", "spark")
+    assert "threads" in said and "ray" in said
+
+
+def test_without_ray_the_extra_is_named(tmp_path):
+    task_file(tmp_path)
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "__init__.py").write_text("raise ImportError('not here')")
+    said = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "run", "corridor.yaml", "--model", "random", "--on", "ray", "--out", "out"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), PATH])},
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert said.returncode == 2
+    assert 'pip install "agentevolve[ray]"' in said.stderr.splitlines()[-1]
+
+
+def test_a_node_with_other_code_is_named_and_nothing_is_lost(tmp_path):
+    """The node's workers find a copy of the package in which one line is another."""
+    package = Path(__import__("agentevolve").__file__).parent
+    shutil.copytree(package, tmp_path / "other" / "agentevolve", symlinks=False)
+    (tmp_path / "other" / "agentevolve" / "survey.py").open("a").write("# another\n")
+    with pytest.MonkeyPatch.context() as here:
+        here.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "other"), PATH]))
+        here.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        other = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        task_file(tmp_path)
+        said = told(tmp_path, "--on", "ray", "--address", other.address)
+        assert "has other code" in said
+        assert ended("run", "corridor.yaml", "--model", "random", "--quiet", "--out", "out", place=tmp_path)[0] == 0
+    finally:
+        other.shutdown()
+
+
+def test_a_shard_that_cannot_be_written_stops_the_run_and_what_was_made_is_kept(on_ray):
+    tasks = [*make_tasks(3), Task(id="full", env="worlds:Full", split="train", seed=1)]
+    run = on_ray(count=1)
+    with pytest.raises(AgentevolveError, match="cannot write"):
+        rollout(RANDOM, tasks, run, phase="p")
+    assert "p/full/0" in read_run(run.folder).trajectories
