@@ -4,13 +4,13 @@
     python tests/bench/simulate.py --from runs/mine      # with the lengths and latencies of a run's attempts
     python tests/bench/simulate.py --validate            # beside real runs on this machine: threads, and Ray's nodes
 
-The model. An attempt is a chain of turns; a turn waits for its latency (any number wait at once), then needs `turn` seconds of
-its node's interpreter, which serves one at a time. An ended attempt needs `driver` seconds of the driver, which journals it and
-hands out the next, one at a time as well. Nodes die at random (exponential, `mtbf` each) and are back after `repair`: what they had
-under way is made again. A round acquires, trains for `train` seconds on one node, and evaluates; each waits for all of the one
-before it. *Asynchronous* rounds begin to acquire for round r+1 as soon as round r's attempts are in, with the policy of before
-round r: one round stale at most.
-Not modelled: a backend that slows down with the number of calls, the network, the disk's bandwidth.
+The model. An attempt is a chain of turns; a turn waits for its latency (any number wait at once), then needs `turn` seconds
+of its node's interpreter, which serves one at a time. An ended attempt needs `driver` seconds of the driver, which journals
+it and hands out the next, one at a time as well. Nodes die at random (exponential, `mtbf` each) and are back after `repair`:
+what they had under way is made again. A round acquires, trains for `train` seconds on one node, and evaluates; each waits for
+all of the one before it. *Asynchronous* rounds begin to acquire for round r+1 as soon as round r's attempts are in, with the
+policy of before round r: one round stale at most. Not modelled: a backend that slows down with the number of calls, the
+network, the disk's bandwidth.
 Latencies are lognormal with the median and spread that are given, or drawn from a run's attempts, with replacement.
 """
 
