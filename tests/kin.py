@@ -121,6 +121,27 @@ def gguf_of(folder: Path, path: Path, family: str) -> Path:
     return path
 
 
+def lora_of(base: Path, path: Path, seed: int, rank: int = 4, size: float = 0.1) -> Path:
+    """A GGUF LoRA file of random weights on every linear layer of the GGUF `base`."""
+    import gguf
+
+    read, random = gguf.GGUFReader(base), np.random.default_rng(seed)
+    writer = gguf.GGUFWriter(path, read.get_field("general.architecture").contents())
+    writer.add_type(gguf.GGUFType.ADAPTER)
+    writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, float(rank))
+    for tensor in read.tensors:
+        if tensor.name.startswith("blk.") and len(tensor.shape) == 2:
+            inner, outer = map(int, tensor.shape)
+            for side, shape in (("a", (rank, inner)), ("b", (outer, rank))):
+                writer.add_tensor(f"{tensor.name}.lora_{side}", random.normal(0, size, shape).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
 def _write_tokens(writer: Any, tokens: Any) -> None:
     from gguf import TokenType
 

@@ -15,12 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from agentevolve.local import catalog
-from agentevolve.local.adapter import INFO, read_adapter
-from agentevolve.local.canary import check
 from agentevolve.local.rows import alternating, clean, cleaned, without_system
 from agentevolve.models.backend import completion, info, litellm, missing_keys, within
 from agentevolve.models.choices import schema as choices_schema
-from agentevolve.models.engines import Engine
+from agentevolve.models.engines import Engine, prove
 from agentevolve.models.manner import Manner, overflows
 from agentevolve.models.reading import FAILURES, Read, read_reply
 from agentevolve.models.stand_ins import Choices, Messages, RandomModel
@@ -69,7 +67,8 @@ class _Tally:
 class LiteModel:
     """A model behind LiteLLM: a hosted one, a server at `api_base`, or a local engine that `start` starts at the first call.
 
-    `special` gives the control tokens of its tokenizer, where that is known: they are broken up in every message.
+    `release` gives back what was claimed for it from its opening on. `special` gives the control tokens of its tokenizer, where
+    that is known: they are broken up in every message.
     """
 
     def __init__(
@@ -78,6 +77,7 @@ class LiteModel:
         *,
         api_base: str | None = None,
         start: Callable[[], Engine] | None = None,
+        release: Callable[[], None] = lambda: None,
         special: Callable[[], Collection[str]] = tuple,
         budget: Budget | None = None,
         options: ModelOptions | None = None,
@@ -85,7 +85,7 @@ class LiteModel:
         manner: Manner | None = None,
     ) -> None:
         self.name = name
-        self._api_base, self._start, self._special, self._price = api_base, start, special, price
+        self._api_base, self._start, self._release, self._special, self._price = api_base, start, release, special, price
         self._budget, self._options, self._manner = budget or Budget(), options or ModelOptions(), manner or Manner()
         self._engine: Engine | None = None
         self._lock, self._thread, self._threads = threading.Lock(), threading.local(), itertools.count()
@@ -149,11 +149,12 @@ class LiteModel:
         return self._engine.count(clean(text, self._special()))
 
     def close(self) -> None:
-        """Stop the local engine, if one runs. Closing twice is allowed; a later call starts it again."""
+        """Stop the local engine, if one runs and nobody else holds it. Closing twice is allowed; a later call starts it again."""
         with self._lock:
             if self._engine:
                 self._engine.close()
             self._engine = None
+            self._release()
 
     def _call(self, messages: Messages, tools: Sequence[Tool]) -> dict[str, Any]:
         """The request but for what holds the answer."""
@@ -318,12 +319,15 @@ def open_model(
     price = (prices or {}).get(name)
     if here(name):
         base = base_of(name)
-        if name.startswith(VLLM):
-            start = functools.partial(_on_vllm, base, api_base, adapter)
-        else:
-            start = functools.partial(_serve, base, adapter, slots, threads)
         special = functools.cache(functools.partial(catalog.special_tokens, base))
-        return LiteModel(name, start=start, special=special, budget=budget, options=options, price=price, manner=manner)
+        given = functools.partial(LiteModel, name, special=special, budget=budget, options=options, price=price, manner=manner)
+        if name.startswith(LOCAL) and base.gguf:
+            from agentevolve.models.engines import bases
+
+            hold = bases.hold(base, adapter, slots, threads)
+            return given(start=hold.start, release=hold.close)
+        engine = functools.partial(_on_vllm, api_base) if name.startswith(VLLM) else functools.partial(_by_torch, threads)
+        return given(start=functools.partial(_proven, engine, base, adapter))
     lite = litellm()
     try:
         lite.get_llm_provider(name, api_base=api_base)
@@ -352,32 +356,28 @@ def base_of(name: str) -> catalog.LocalModel:
     raise AgentevolveError(f"only a local model can be fine-tuned, not {name!r}; known: {known}")
 
 
-def _serve(base: catalog.LocalModel, adapter: Path | None, slots: int, threads: int | None) -> Engine:
-    if base.gguf is None:
-        from agentevolve.models.engines import transformers
-
-        assert base.folder
-        return _proven(transformers.serve(base.folder, adapter=adapter.parent if adapter else None, threads=threads), adapter)
-    from agentevolve.models.engines import llama_cpp
-
-    return _proven(llama_cpp.serve(catalog.serving_gguf(base), adapter=adapter, slots=slots, threads=threads), adapter)
-
-
-def _on_vllm(base: catalog.LocalModel, api_base: str | None, adapter: Path | None) -> Engine:
+def _on_vllm(api_base: str | None, base: catalog.LocalModel, adapter: Path | None) -> Engine:
     from agentevolve.models.engines import vllm
 
-    folder = adapter.parent if adapter else None
-    return _proven(vllm.attach(api_base, base, folder) if api_base else vllm.child(base, folder), adapter)
+    return vllm.attach(api_base, base, adapter) if api_base else vllm.child(base, adapter)
 
 
-def _proven(running: Engine, adapter: Path | None) -> Engine:
-    """The engine, if it answers with the weights of the adapter, where that is one of ours; else it is closed."""
-    if adapter and (adapter.parent / INFO).is_file():
-        try:
-            check(read_adapter(adapter.parent).canary, running.chances, adapter.parent)
-        except BaseException:
-            running.close()
-            raise
+def _by_torch(threads: int | None, base: catalog.LocalModel, adapter: Path | None) -> Engine:
+    from agentevolve.models.engines import transformers
+
+    assert base.folder
+    return transformers.serve(base.folder, adapter=adapter, threads=threads)
+
+
+def _proven(start: Callable[[catalog.LocalModel, Path | None], Engine], base: catalog.LocalModel, adapter: Path | None) -> Engine:
+    """The engine of the base and the adapter's folder, if it answers with these weights; else it is closed."""
+    running = start(base, adapter.parent if adapter else None)
+    try:
+        if adapter:
+            prove(running, adapter)
+    except BaseException:
+        running.close()
+        raise
     return running
 
 

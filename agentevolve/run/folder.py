@@ -231,15 +231,18 @@ class Run:
         return random.Random(self.derive(*parts))
 
     def part(self, kind: str, key: str, make: Callable[[], Part]) -> Part:
-        """The run's open part of this kind (its model, its memory). Another key closes the one before and opens anew."""
+        """The run's open part of this kind (its model, its memory). Another key closes the one before, once the new one is open:
+        what both hold, such as a base in memory, stays.
+        """
         with self._lock:
             held_key, held = self._parts.get(kind, ("", None))
-            if held is None or held_key != key:
-                if held is not None:
-                    held.close()
-                held = make()
-                self._parts[kind] = (key, held)
-            return held  # type: ignore[no-any-return]
+            if held is not None and held_key == key:
+                return held  # type: ignore[no-any-return]
+            made = make()
+            self._parts[kind] = (key, made)
+            if held is not None:
+                held.close()
+            return made
 
     def rest(self, kind: str) -> None:
         """Let the open part of this kind give back what it holds, such as a GPU's memory, until it is used again."""

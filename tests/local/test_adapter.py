@@ -132,7 +132,7 @@ def chats():
 def served(gguf, lora, tokens):
     """For each chat the server's greedy answer: the tokens' ids and the log-probabilities it gave them."""
     running = engine.serve(gguf, adapter=lora, slots=1, threads=1, context=256)
-    asked = {"max_tokens": tokens, "temperature": 0.0, "logprobs": True, "top_logprobs": 1}
+    asked = {"max_tokens": tokens, "temperature": 0.0, "logprobs": True, "top_logprobs": 1, "lora": running.scales}
     headers = {"Authorization": f"Bearer {running.key}"}
     with httpx.Client(base_url=running.url, headers=headers, timeout=60) as client:
         replies = [client.post("/chat/completions", json={"messages": chat, **asked}).json()["choices"][0] for chat in chats()]

@@ -40,7 +40,7 @@ def family(request, tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["base", "adapter"])
 def server(request, family):
-    """A client of the family's server, with or without the adapter; and torch's model of the same."""
+    """A client of the family's server, torch's model of the same, with or without the adapter; and what a request says of it."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
@@ -51,7 +51,7 @@ def server(request, family):
     with httpx.Client(
         base_url=running.url.removesuffix("/v1"), headers={"Authorization": f"Bearer {running.key}"}, timeout=60
     ) as client:
-        yield client, (PeftModel.from_pretrained(model, trained) if with_adapter else model).eval()
+        yield client, (PeftModel.from_pretrained(model, trained) if with_adapter else model).eval(), running.scales
     running.close()
 
 
@@ -83,10 +83,11 @@ def test_the_server_reads_the_tokens_that_training_renders(family, server, place
 
 
 def test_torch_and_llama_cpp_give_the_same_log_probabilities(family, server):
-    client, model = server
+    client, model, scales = server
     row = render(TAUGHT[0], load_tokenizer(family[1]))
     # letters only: the chances are those before that choice, and half a character would come without them
-    asked = {"prompt": row.ids, "n_predict": 5, "temperature": 0.0, "n_probs": 5, "grammar": f"root ::= {' [a-z]' * 6}"}
+    held = {"grammar": f"root ::= {' [a-z]' * 6}", "lora": scales}
+    asked = {"prompt": row.ids, "n_predict": 5, "temperature": 0.0, "n_probs": 5} | held
     told = client.post("/completion", json=asked).json()["completion_probabilities"]
     assert len(told) == 5
     ids = row.ids + [one["id"] for one in told]

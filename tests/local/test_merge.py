@@ -182,7 +182,7 @@ def test_the_server_answers_as_the_merged_adapters_were_taught(tmp_path):
             catalog.serving_gguf(base), adapter=tmp_path / name / adapter.GGUF, slots=1, threads=1, context=256
         )
         chat = [message.model_dump() for message in tiny.example(question, "").prompt]
-        asked = {"messages": chat, "max_tokens": 12, "temperature": 0.0}
+        asked = {"messages": chat, "max_tokens": 12, "temperature": 0.0, "lora": running.scales}
         headers = {"Authorization": f"Bearer {running.key}"}
         with httpx.Client(base_url=running.url, headers=headers, timeout=60) as client:
             answers[name] = client.post("/chat/completions", json=asked).json()["choices"][0]["message"]["content"]

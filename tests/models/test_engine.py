@@ -100,7 +100,7 @@ def test_an_adapter_is_applied(engine, smollm2, tmp_path):
     texts = []
     for value in (0.0, 5.0):
         adapted = serve(smollm2, adapter=lora(tmp_path / f"{value}.gguf", value=value), slots=1, threads=1, context=256)
-        texts.append(chat(adapted, ["What is the capital of France?"])["choices"][0]["message"]["content"])
+        texts.append(chat(adapted, ["What is the capital of France?"], lora=adapted.scales)["choices"][0]["message"]["content"])
         adapted.close()
     assert texts[0] == plain
     assert texts[1] != plain

@@ -1,16 +1,20 @@
 """Engines: what serves a base whose weights are here, perhaps with an adapter, to the one LiteLLM call of the house.
 
-- `llama_cpp`: a GGUF inside this process; the quickest on a CPU
+- `llama_cpp`: a GGUF inside this process; the quickest on a CPU (`bases`: read once for all who act with it)
 - `transformers`: a transformers folder inside this process; needs nothing but the training's own packages, and is the slowest
 - `vllm`: a vLLM server, a child of this process or one that the user runs; for GPUs
 
-An engine is asked for one policy at a time: adapters come and go between phases, never under a request.
+An engine is one policy's: adapters come and go between phases, never under a request.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
+
+from agentevolve.local.adapter import INFO, read_adapter
+from agentevolve.local.canary import check
 
 
 class Engine(Protocol):
@@ -36,3 +40,9 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give back what it holds, after the requests in flight. Closing twice is allowed."""
+
+
+def prove(engine: Engine, adapter: Path) -> None:
+    """Raise AgentevolveError if the engine answers with other weights than those of the adapter (its file), where it is ours."""
+    if (adapter.parent / INFO).is_file():
+        check(read_adapter(adapter.parent).canary, engine.chances, adapter.parent)
