@@ -10,7 +10,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
 from agentevolve.given import DEEPEST, checked, cut, parsed, read_yaml, shown
-from agentevolve.policy import ModelOptions, Price, Recall, Workers
+from agentevolve.policy import ApiBase, ModelOptions, Price, Recall, Workers
 from agentevolve.protocols import AgentevolveError
 from agentevolve.redact import redacted
 from agentevolve.whole import write_whole
@@ -129,7 +129,7 @@ class Setup(Settings):
 
     tasks: str | list[str]
     model: str = "local/smollm2-135m"
-    api_base: str | None = None
+    api_base: ApiBase = None
     model_options: ModelOptions = ModelOptions()
     prices: dict[str, Price] = Field(default_factory=dict)
     seeds: Annotated[list[int], AfterValidator(_different)] = Field(default=[0], min_length=1)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
@@ -22,6 +23,16 @@ from agentevolve.redact import secret, secret_in
 SECRET = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)  # in the name of a header
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _joined(addresses: Any) -> Any:
+    """Several addresses as one text."""
+    several = isinstance(addresses, list) and all(isinstance(one, str) for one in addresses)
+    return ",".join(addresses) if several else addresses
+
+
+# the address of the servers that answer, several as a list or with commas between; its passwords are hidden from now on
+ApiBase = Annotated[str | None, BeforeValidator(_joined), AfterValidator(secret_in)]
 
 
 def _three_demos() -> dict[Kind, int]:
@@ -140,7 +151,7 @@ class Policy(Record):
     model_config = ConfigDict(allow_inf_nan=False)
 
     model: str
-    api_base: Annotated[str | None, AfterValidator(secret_in)] = None
+    api_base: ApiBase = None
     adapter: str | None = None
     memory: str | None = None
     as_of: int | None = None

@@ -191,10 +191,11 @@ def secret(value: str) -> None:
 
 
 def secret_in(address: str | None) -> str | None:
-    """The address, whose password, if it has one, is hidden from now on."""
-    if address and "@" in address and (password := urlsplit(address).password):
-        secret(password)
-        secret(unquote(password))
+    """The address, or several with commas between, whose passwords, if they have any, are hidden from now on."""
+    for one in (address or "").split(","):
+        if "@" in one and (password := urlsplit(one.strip()).password):
+            secret(password)
+            secret(unquote(password))
     return address
 
 

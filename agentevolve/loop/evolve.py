@@ -20,6 +20,7 @@ from agentevolve.loop.judging import IN_PLACE, judged, measured, record
 from agentevolve.loop.policies import taken_back
 from agentevolve.memory.embed import check_price, load_embedder
 from agentevolve.memory.folder import about, memory_folder
+from agentevolve.models.addresses import addresses
 from agentevolve.models.engines import vllm
 from agentevolve.models.lite import VLLM, here, open_model
 from agentevolve.policy import Policy, Recall
@@ -123,7 +124,8 @@ def check_method(name: str, settings: Mapping[str, Any], model: str, api_base: s
     if trains:
         check_trainable(local_base(model))
     if trains and api_base and model.startswith(VLLM):
-        vllm.check_loads(api_base)
+        for url in addresses(api_base):
+            vllm.check_loads(url)
     if asked.get("reflections") and model in ("random", ORACLE):
         raise AgentevolveError(
             f"{name} asks for {asked['reflections']} reflections, but {model!r} writes no text: "

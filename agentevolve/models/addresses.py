@@ -1,8 +1,8 @@
-"""Several servers of one model: a task keeps to one, so that its prompts are found in that server's cache; one that fails is left out.
+"""Several servers of one model: a task keeps to one, whose cache then has its prompts; one that fails is left out for a while.
 
-Rendezvous hashing (Thaler & Ravishankar 1998) puts the servers in an order of each task's own, so that one server more or less moves
-only the tasks that are its own; as in consistent hashing with bounded loads (Mirrokni et al. 2018, 1608.01350), the first in it with
-room is asked: a server has room while it has fewer than a quarter more calls under way than its even share.
+Rendezvous hashing (Thaler & Ravishankar 1998) puts the servers in an order of each task's own, so that one server more or less
+moves only the tasks that are its own; as in consistent hashing with bounded loads (Mirrokni et al., 1608.01350), the first in it
+that has room is asked: it has, while it has at most a quarter more calls under way than its even share.
 """
 
 from __future__ import annotations
@@ -20,6 +20,11 @@ REST = 5.0  # seconds for which a server that failed is not asked, doubled at ea
 LONGEST = 300.0
 
 
+def addresses(api_base: str | None) -> list[str]:
+    """The addresses in a setting: one, or several with commas between."""
+    return [one.strip() for one in (api_base or "").split(",") if one.strip()]
+
+
 class Addresses:
     """The addresses of servers that answer alike. Safe to use from several threads."""
 
@@ -32,7 +37,10 @@ class Addresses:
 
     @contextmanager
     def one(self, task: str) -> Iterator[str]:
-        """The address to ask for a task, while one call is under way."""
+        """The address to ask for a task, while one call is under way; "" where there are none."""
+        if not self.urls:
+            yield ""
+            return
         with self._lock:
             url = self._chosen(task)
             self._calls[url] += 1
@@ -44,13 +52,16 @@ class Addresses:
 
     def failed(self, url: str) -> None:
         """Leave a server out for a while: it did not answer."""
+        if url not in self._until:
+            return
         with self._lock:
             self._until[url] = time.monotonic() + min(LONGEST, REST * 2.0 ** self._failures[url])
             self._failures[url] += 1
 
     def answered(self, url: str) -> None:
         """A server is well."""
-        self._failures[url] = 0
+        with self._lock:
+            self._failures[url] = 0
 
     def _chosen(self, task: str) -> str:
         now = time.monotonic()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import itertools
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -16,9 +17,11 @@ from typing import Any
 
 from agentevolve.local import catalog
 from agentevolve.local.rows import alternating, clean, cleaned, without_system
+from agentevolve.models.addresses import Addresses, addresses
 from agentevolve.models.backend import completion, info, litellm, missing_keys, within
 from agentevolve.models.choices import schema as choices_schema
 from agentevolve.models.engines import Engine, prove
+from agentevolve.models.engines.vllm import Refused
 from agentevolve.models.manner import Manner, overflows
 from agentevolve.models.reading import FAILURES, Read, read_reply
 from agentevolve.models.stand_ins import Choices, Messages, RandomModel
@@ -32,6 +35,7 @@ from agentevolve.protocols import AgentevolveError, Model, ModelError, Reply
 from agentevolve.records import Usage
 from agentevolve.run.budget import Budget
 from agentevolve.run.spans import span
+from agentevolve.run.underway import task_under_way
 
 LONGEST_WAIT = 60.0  # seconds between two tries, whatever the backend asks for
 UNUSABLE = 3  # tries of a call whose answers are paid for and cannot be used
@@ -65,7 +69,9 @@ class _Tally:
 
 
 class LiteModel:
-    """A model behind LiteLLM: a hosted one, a server at `api_base`, or a local engine that `start` starts at the first call.
+    """A model behind LiteLLM: a hosted one, servers at `api_bases`, or a local engine that `start` starts at the first call.
+
+    `start` is given the address that the engine is to be at, or "" for one of this process, and starts one for each.
 
     `release` gives back what was claimed for it from its opening on. `special` gives the control tokens of its tokenizer, where
     that is known: they are broken up in every message.
@@ -75,8 +81,8 @@ class LiteModel:
         self,
         name: str,
         *,
-        api_base: str | None = None,
-        start: Callable[[], Engine] | None = None,
+        api_bases: Sequence[str] = (),
+        start: Callable[[str], Engine] | None = None,
         release: Callable[[], None] = lambda: None,
         special: Callable[[], Collection[str]] = tuple,
         budget: Budget | None = None,
@@ -85,9 +91,10 @@ class LiteModel:
         manner: Manner | None = None,
     ) -> None:
         self.name = name
-        self._api_base, self._start, self._release, self._special, self._price = api_base, start, release, special, price
+        self._start, self._release, self._special, self._price = start, release, special, price
+        self._addresses = Addresses(api_bases)
         self._budget, self._options, self._manner = budget or Budget(), options or ModelOptions(), manner or Manner()
-        self._engine: Engine | None = None
+        self._engines: dict[str, Engine] = {}
         self._lock, self._thread, self._threads = threading.Lock(), threading.local(), itertools.count()
         self._strikes, self._answers = 0, 0
 
@@ -116,21 +123,26 @@ class LiteModel:
             max_tokens = longest if self._start else max(max_tokens, longest)
         messages = cleaned(messages, self._special())
         asked = {"temperature": temperature, "max_tokens": max_tokens}
-        self._route()  # an engine that is to hold the answer runs
+        self._ready()  # an engine that is to hold the answer runs
         way, held = self._held(choices, tools)
         tally = _Tally()
         try:
             while True:
                 # what was answered, but could not be used, is asked for with other luck from the second time on
                 asked["seed"] = seed + max(0, tally.unusable - 1)
-                call = self._call(messages, tools) | asked
-                request = self._manner.fitted(_joined(call, {} if tally.plain else held))
-                try:
-                    read, usage = self._once(request, choices, tools)
-                    break
-                except _Failed as failed:
-                    tally.add(failed)
-                    self._after(request, way, failed, tally)
+                with self._addresses.one(task_under_way()) as url:
+                    call = self._call(messages, tools, url) | asked
+                    request = self._manner.fitted(_joined(call, {} if tally.plain else held))
+                    try:
+                        read, usage = self._once(request, choices, tools)
+                        self._addresses.answered(url)
+                        break
+                    except _Failed as failed:
+                        tally.add(failed)
+                        if failed.why.kind == "passing" and not failed.why.answered:
+                            self._addresses.failed(url)
+                        what = failed
+                self._after(request, way, what, tally)
         except (AgentevolveError, ModelError) as error:
             error.usage = tally.spent
             raise
@@ -144,24 +156,22 @@ class LiteModel:
         """The tokens of `text`: by the local engine's tokenizer, else about a quarter of its characters."""
         if self._start is None:
             return tokens_of(text)
-        self._route()
-        assert self._engine
-        return self._engine.count(clean(text, self._special()))
+        return self._ready().count(clean(text, self._special()))  # type: ignore[union-attr]
 
     def close(self) -> None:
         """Stop the local engine, if one runs and nobody else holds it. Closing twice is allowed; a later call starts it again."""
         with self._lock:
-            if self._engine:
-                self._engine.close()
-            self._engine = None
+            for engine in self._engines.values():
+                engine.close()
+            self._engines = {}
             self._release()
 
-    def _call(self, messages: Messages, tools: Sequence[Tool]) -> dict[str, Any]:
-        """The request but for what holds the answer."""
+    def _call(self, messages: Messages, tools: Sequence[Tool], url: str) -> dict[str, Any]:
+        """The request but for what holds the answer, to the server at `url`, if there are any."""
         options = self._options
         if self._manner.has("system"):
             messages = without_system(messages)
-        call = self._route() | {"messages": self._shown(messages, tools), "timeout": options.timeout}
+        call = self._route(url) | {"messages": self._shown(messages, tools), "timeout": options.timeout}
         if options.reasoning_effort:
             call |= {"reasoning_effort": options.reasoning_effort, "allowed_openai_params": ["reasoning_effort"]}
         if options.headers:
@@ -181,18 +191,26 @@ class LiteModel:
                 one["reasoning_content"] = thought
         return shown
 
-    def _route(self) -> dict[str, Any]:
+    def _ready(self) -> Engine | None:
+        """One of the engines, all of which run now; None where the model is not ours to serve."""
         if self._start is None:
-            return {"model": self.name} | self._own_server()
+            return None
         with self._lock:
-            self._engine = self._engine or self._start()
-            return self._engine.route
+            if not self._engines:
+                self._engines = _started(self._start, self._addresses.urls or ("",))
+                self._addresses = Addresses([url for url in self._engines if url])
+            return next(iter(self._engines.values()))
 
+    def _route(self, url: str) -> dict[str, Any]:
+        if self._start is None:
+            return {"model": self.name} | (self._own_server | {"api_base": url} if url else {})
+        self._ready()
+        return self._engines[url].route
+
+    @functools.cached_property
     def _own_server(self) -> dict[str, Any]:
         """A server of one's own often wants no key, but LiteLLM insists on one."""
-        if not self._api_base:
-            return {}
-        return {"api_base": self._api_base} | ({"api_key": "none"} if missing_keys(self.name) else {})
+        return {"api_key": "none"} if missing_keys(self.name) else {}
 
     def _held(self, choices: Choices, tools: Sequence[Tool]) -> tuple[str, dict[str, Any]]:
         """What holds the answer to `choices`, or to a call of `tools`, in the backend's strictest way; the way's name first."""
@@ -201,11 +219,11 @@ class LiteModel:
             # gateway, whose packages it does not bring
             return "tools", {"tools": list(tools), "parallel_tool_calls": False, "_skip_mcp_handler": True}
         form = choices_schema(choices) if choices else tools_schema(tools) if tools else None
-        if self._engine:
-            return self._engine.held(choices, form, self._slot())
+        if engine := self._ready():
+            return engine.held(choices, form, self._slot())
         if choices and self.name.startswith("hosted_vllm/"):
             return "structured_outputs", {"extra_body": {"structured_outputs": {"choice": list(choices)}}}
-        if form and (self._api_base or litellm().supports_response_schema(self.name)):
+        if form and (self._addresses.urls or litellm().supports_response_schema(self.name)):
             return "response_format", {"response_format": form}
         return "free text", {}
 
@@ -307,6 +325,7 @@ def open_model(
     """The model called `name`: `local/<name or path>`, `random` or LiteLLM's `provider/model`.
 
     `vllm/<folder or id on the hub>` is a vLLM server that has these weights: the one at `api_base`, or a child of this process.
+    `api_base` may name several servers, with commas between: a task keeps to one, and one that fails is left out for a while.
     `adapter` is a GGUF LoRA file for either, in an adapter's folder but for a GGUF model; `slots` and `threads` are the local
     engine's. `prices` are by model name.
     Raises AgentevolveError, before anything starts, for an unknown name, an adapter that has nothing to be put on, or a limit in
@@ -325,12 +344,15 @@ def open_model(
             from agentevolve.models.engines import bases
 
             hold = bases.hold(base, adapter, slots, threads)
-            return given(start=hold.start, release=hold.close)
-        engine = functools.partial(_on_vllm, api_base) if name.startswith(VLLM) else functools.partial(_by_torch, threads)
-        return given(start=functools.partial(_proven, engine, base, adapter))
+            return given(start=lambda _: hold.start(), release=hold.close)
+        if name.startswith(VLLM):
+            return given(
+                api_bases=addresses(api_base), start=lambda url: _proven(functools.partial(_on_vllm, url), base, adapter)
+            )
+        return given(start=lambda _: _proven(functools.partial(_by_torch, threads), base, adapter))
     lite = litellm()
     try:
-        lite.get_llm_provider(name, api_base=api_base)
+        lite.get_llm_provider(name, api_base=next(iter(addresses(api_base)), None))
     except lite.BadRequestError:
         raise AgentevolveError(f"unknown model {name!r}: no such provider; known are for example {EXAMPLES}") from None
     if budget and budget.max_usd is not None and not (price or known_price(info(name))):
@@ -338,7 +360,7 @@ def open_model(
             f"max_usd: no price of {name} is known, so a limit in dollars would not bind; give one, in dollars a million tokens:"
             f' prices: {{"{name}": {{input: 0.5, output: 1.5}}}}, or --price 0.5,1.5'
         )
-    return LiteModel(name, api_base=api_base, budget=budget, options=options, price=price, manner=manner)
+    return LiteModel(name, api_bases=addresses(api_base), budget=budget, options=options, price=price, manner=manner)
 
 
 def here(name: str) -> bool:
@@ -356,10 +378,28 @@ def base_of(name: str) -> catalog.LocalModel:
     raise AgentevolveError(f"only a local model can be fine-tuned, not {name!r}; known: {known}")
 
 
-def _on_vllm(api_base: str | None, base: catalog.LocalModel, adapter: Path | None) -> Engine:
+def _started(start: Callable[[str], Engine], urls: Sequence[str]) -> dict[str, Engine]:
+    """An engine at each address, proven; addresses at which nobody answers are left out, unless all are."""
+    found: dict[str, Engine] = {}
+    try:
+        for url in urls:
+            try:
+                found[url] = start(url)
+            except Refused as error:
+                if error.status or len(urls) == 1 or (url == urls[-1] and not found):
+                    raise
+                print(f"left out: {error}", file=sys.stderr)
+    except BaseException:
+        for engine in found.values():
+            engine.close()
+        raise
+    return found
+
+
+def _on_vllm(url: str, base: catalog.LocalModel, adapter: Path | None) -> Engine:
     from agentevolve.models.engines import vllm
 
-    return vllm.attach(api_base, base, adapter) if api_base else vllm.child(base, adapter)
+    return vllm.attach(url, base, adapter) if url else vllm.child(base, adapter)
 
 
 def _by_torch(threads: int | None, base: catalog.LocalModel, adapter: Path | None) -> Engine:

@@ -34,6 +34,11 @@ def doing(name: str) -> Iterator[None]:
         _doing.reset(before)
 
 
+def task_under_way() -> str:
+    """What is done now in this thread, without saying which sample or making of it: the phase and the task, or the question."""
+    return _doing.get().rpartition("/")[0]
+
+
 class Underway:
     """The notes in a run's folder. Safe to use from several threads; `begin` and `end` cost a small write each."""
 

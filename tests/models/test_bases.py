@@ -135,7 +135,7 @@ def test_two_policies_in_one_process_act_at_once_each_with_its_own_weights(smoll
     models = {arm: open_model("local/smollm2-135m", **asked[arm]) for arm in ARMS}
     with ThreadPoolExecutor(3) as pool:
         assert dict(zip(ARMS, pool.map(lambda arm: said(models[arm]), ARMS), strict=True)) == alone
-    assert len({model._engine.url for model in models.values()}) == 1
+    assert len({model._ready().url for model in models.values()}) == 1
     for model in models.values():
         model.close()
 
@@ -150,8 +150,8 @@ def test_going_back_and_forth_between_arms_starts_a_server_for_a_new_adapter_alo
 
         model = run.part("model", str(arm), make)
         model.complete(ASK, choices=["north", "south"])
-        urls.append(model._engine.url)
-        return model._engine
+        urls.append(model._ready().url)
+        return model._ready()
 
     for arm in (None, "one", None, "one", "two", "one", None, "two"):
         act(arm)

@@ -208,7 +208,7 @@ def test_a_child_is_started_once_keeps_its_base_and_is_ended_for_training(progra
     assert learnt.complete(ASK, choices=ACTIONS).text == "wait"
     assert list(vllm._CHILDREN.values()) == [running]
     words = Path(f"/proc/{running.pid}/cmdline").read_bytes() if sys.platform == "linux" else b""
-    assert learnt._engine._key.encode() not in words
+    assert learnt._ready()._key.encode() not in words
     base.close()
     learnt.close()
     vllm.stop()

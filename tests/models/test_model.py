@@ -94,7 +94,7 @@ def test_a_choice_with_awkward_characters_comes_back_unchanged(local, hostile):
 
 def test_the_control_tokens_of_a_model_are_broken_up_in_every_message():
     with Backend(answer("go")) as backend:
-        model = LiteModel("openai/m", api_base=backend.url, special=lambda: ["[stop]", "<|im_end|>"])
+        model = LiteModel("openai/m", api_bases=[backend.url], special=lambda: ["[stop]", "<|im_end|>"])
         model.complete([Message(role=role, content="see [stop][stop]") for role in ("system", "user", "assistant", "user")])
     assert [message["content"] for message in backend.asked[0][2]["messages"]] == ["see [ stop][ stop]"] * 4
 
