@@ -35,6 +35,7 @@ def cluster():
     with pytest.MonkeyPatch.context() as here:
         here.setenv("PYTHONPATH", PATH)
         here.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        here.setenv("RAY_raylet_start_wait_time_s", "120")  # beside other work
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         for _ in range(2):
             made.add_node(num_cpus=1)

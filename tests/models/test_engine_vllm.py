@@ -173,6 +173,24 @@ def test_an_evolution_acts_learns_and_is_measured_on_the_server(server, folder, 
     assert made.base == catalog.resolve_weights(str(folder)).identity
 
 
+def test_an_adapter_is_loaded_and_proven_on_every_server_and_one_that_is_away_is_left_out(server, folder, tmp_path, capsys):
+    with StandIn(folder) as other:
+        config = evolving(tmp_path, folder, f"{server.url}, http://127.0.0.1:9/v1, {other.url}")
+        with pytest.raises(AgentevolveError, match=r"127\.0\.0\.1:9.* cannot be reached"):
+            check(config)  # before anything is paid every address must answer
+        (run,) = evolve(evolving(tmp_path, folder, f"{server.url},{other.url}"), tmp_path / "run", quiet=True)
+        name = f"agentevolve-{read_adapter(tmp_path / 'run' / 'adapters' / 'round-1').identity[:32]}"
+        for one in (server, other):
+            assert set(one.answered_by("/v1/chat/completions")) == {str(folder), name}
+            assert one.loaded == {} and one.answered_by("/v1/unload_lora_adapter") == [name]
+        assert {one.end for one in run.attempts().values()} <= {"terminated", "truncated"}
+        policy = {"adapter": tmp_path / "run" / "adapters" / "round-1" / adapter.GGUF}
+        model = open_model(f"vllm/{folder}", api_base=f"http://127.0.0.1:9/v1,{other.url}", **policy)
+        assert model.complete(ASK, choices=ACTIONS).text in ACTIONS
+        assert "left out: http://127.0.0.1:9/v1" in capsys.readouterr().err
+        model.close()
+
+
 def test_a_server_that_loads_no_adapters_is_refused_before_the_first_attempt(folder, tmp_path):
     with StandIn(folder, loads=False) as closed:
         with pytest.raises(AgentevolveError, match="this vLLM server loads no adapters while it runs"):
