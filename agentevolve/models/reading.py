@@ -88,7 +88,7 @@ def _field(thing: Any, name: str) -> Any:
 
 def _words(value: Any, depth: int = 4) -> str:
     """The text in a field: a string, a part that holds one, or a list of those; "" for anything else."""
-    if isinstance(value, str) or not depth:
+    if value is None or isinstance(value, str) or not depth:
         return value if isinstance(value, str) else ""
     if isinstance(value, list | tuple):
         return "".join(_words(part, depth - 1) for part in value)

@@ -28,9 +28,10 @@ def shards_of(run: Run) -> list[Path]:
 
 
 def take_in_all(run: Run) -> None:
-    """Take in every shard that a process before this one has left."""
+    """Take in every shard that a process before this one has left; then nothing is left of it there."""
     for shard in shards_of(run):
         take_in(shard, run)
+    shutil.rmtree(run.folder / SHARDS, ignore_errors=True)
 
 
 def take_in(shard: Path, run: Run, patience: float = PATIENCE) -> set[str]:

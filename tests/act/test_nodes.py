@@ -35,7 +35,6 @@ def cluster():
     with pytest.MonkeyPatch.context() as here:
         here.setenv("PYTHONPATH", PATH)
         here.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        here.setenv("RAY_raylet_start_wait_time_s", "120")  # beside other work
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         for _ in range(2):
             made.add_node(num_cpus=1)
@@ -154,43 +153,49 @@ def test_what_a_killed_driver_has_left_is_taken_in_also_on_threads(cluster, tmp_
         assert code == 0, err
         assert outcomes(tmp_path / "cut") == outcomes(tmp_path / "calm")
         assert set(makings(tmp_path / "cut").values()) == {1}
+        assert not (tmp_path / "cut" / "out" / SHARDS).exists()
         settled(tmp_path / "cut", server, kills=1)
 
 
 @pytest.mark.slow
 def test_twenty_nodes_and_ten_drivers_die_and_nothing_is_lost_doubled_or_unpaid(cluster, tmp_path):
-    luck, nodes, drivers = random.Random(0), 0, 0
+    """One run after the other, until so many have died; each must end as it does on threads."""
+    luck, nodes, drivers, done, told = random.Random(0), 0, 0, 0, []
     more = ("--limit", "40", "--samples", "6")
-    with Server(learn) as calm, Server(learn) as server:
+    extra = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    with Server(learn) as calm:
         expected = prepared(tmp_path / "calm", calm)["run"] + more
         assert ended(*expected, place=tmp_path / "calm")[0] == 0
-        words = elsewhere(cluster, prepared(tmp_path / "cut", server)["run"] + more)
-        extra = [cluster.add_node(num_cpus=1) for _ in range(2)]
-        process = command(*words, place=tmp_path / "cut")
-        while nodes < 20 or drivers < 10:
-            enough = len(server.served) + luck.randint(1, 40)
-            while len(server.served) < enough:
-                assert process.poll() is None, process.communicate()
-                time.sleep(0.02)
-            if luck.random() < 2 / 3:
-                cluster.remove_node(extra.pop(0), allow_graceful=False)
-                extra.append(cluster.add_node(num_cpus=1))
-                nodes += 1
-            else:
-                process.kill()
-                process.communicate()
-                drivers += 1
-                process = command(*words, place=tmp_path / "cut")
-        _, err = process.communicate(timeout=600)
-        assert process.returncode == 0, err
-        assert outcomes(tmp_path / "cut") == outcomes(tmp_path / "calm")
-        assert set(makings(tmp_path / "cut").values()) == {1}
-        (run,) = runs(tmp_path / "cut")
-        assert run.spent().tokens >= server.reported()
-        for one in extra:
-            cluster.remove_node(one)
-    about = {"nodes killed": nodes, "drivers killed": drivers, "attempts": len(run.attempts())}
-    print(json.dumps(about | {"tokens charged": run.spent().tokens, "tokens given": server.reported()}))
+    while nodes < 20 or drivers < 10:
+        place = tmp_path / f"cut-{done}"
+        with Server(learn) as server:
+            words = elsewhere(cluster, prepared(place, server)["run"] + more)
+            process = command(*words, place=place)
+            while process.poll() is None:
+                enough = len(server.served) + luck.randint(1, 60)
+                while len(server.served) < enough and process.poll() is None:
+                    time.sleep(0.02)
+                if process.poll() is None and luck.random() < 2 / 3 and nodes < 20:
+                    cluster.remove_node(extra.pop(0), allow_graceful=False)
+                    extra.append(cluster.add_node(num_cpus=1))
+                    nodes += 1
+                elif process.poll() is None and drivers < 10:
+                    process.kill()
+                    process.communicate()
+                    drivers += 1
+                    process = command(*words, place=place)
+            _, err = process.communicate()
+            assert process.returncode == 0, err
+            assert outcomes(place) == outcomes(tmp_path / "calm")
+            assert set(makings(place).values()) == {1}
+            (run,) = runs(place)
+            assert run.spent().tokens >= server.reported()
+            assert not (run.folder / SHARDS).exists()
+            told.append({"attempts": len(run.attempts()), "charged": run.spent().tokens, "given": server.reported()})
+        done += 1
+    print(json.dumps({"nodes killed": nodes, "drivers killed": drivers, "runs": told}))
+    for one in extra:
+        cluster.remove_node(one)
 
 
 # --- what the user has to mend ---
