@@ -16,7 +16,7 @@ PACKAGE = HOUSE / "agentevolve"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 WORLDS = sorted((HOUSE / "environments").rglob("*.py"))
 HEAVY = ("torch", "transformers", "chromadb", "litellm", "langgraph", "sentence_transformers", "scipy", "matplotlib")
-HEAVY += ("starlette", "textual", "uvicorn", "jinja2")
+HEAVY += ("starlette", "textual", "uvicorn", "jinja2", "ray")
 
 # the rooms in the order of their floors: a room imports from itself and from the floors above; rooms of one floor do not know
 # each other
