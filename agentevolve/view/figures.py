@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from agentevolve.loop.compare import ROUND
 from agentevolve.loop.policies import GATE
 from agentevolve.loop.reports import Found, reports
-from agentevolve.records import PolicyStamp, Task, Trajectory, Turn, Usage
+from agentevolve.records import COSTS, PolicyStamp, Task, Trajectory, Turn, Usage
 from agentevolve.run.folder import EVALUATION, PHASES, evaluations, phase_of
 from agentevolve.view.index import ReadIndex, Row, facts_of
 from agentevolve.view.schema import USAGE
@@ -31,6 +31,11 @@ class Brief(Trajectory):
     def usage(self) -> Usage:
         """What it cost."""
         return self.spent
+
+    @property
+    def cost(self) -> tuple[float, ...]:
+        """The same as numbers, in the order of COSTS."""
+        return tuple(getattr(self.spent, name) for name in COSTS)
 
     @property
     def cut(self) -> bool:
@@ -52,6 +57,10 @@ class Seed:
 
     def attempts(self) -> Mapping[str, Brief]:
         """The attempts that an evaluation names, or those of `agentevolve run`, by id."""
+        return self._attempts
+
+    def outcomes(self, ids: Iterable[str]) -> Mapping[str, Brief]:
+        """Those of the attempts that are asked for, and all others that an evaluation names."""
         return self._attempts
 
     @cached_property
