@@ -407,15 +407,15 @@ class Checkpoint:
             done, signs = db.execute("SELECT done, signs FROM counted").fetchone()
             if json.loads(signs) != _listed(self.journal.signs(done)):
                 raise ValueError("of another journal")
-            self._names = {_text(text): ref for ref, text in db.execute("SELECT ref, text FROM names")}
-            self._texts = {ref: text for text, ref in self._names.items()}
-            self.costs = {_text(phase): json.loads(cost) for phase, cost in db.execute("SELECT phase, cost FROM costs")}
-            facts = db.execute("SELECT name, data FROM facts ORDER BY position")
-            self.facts = {_text(name): loaded(data) for name, data in facts}
-            self.done = done
+            names = {_text(text): ref for ref, text in db.execute("SELECT ref, text FROM names")}
+            costs = {_text(phase): json.loads(cost) for phase, cost in db.execute("SELECT phase, cost FROM costs")}
+            said = db.execute("SELECT name, data FROM facts ORDER BY position")
+            facts = {_text(name): loaded(data) for name, data in said}
         except BaseException:
             db.close()
             raise
+        self.done, self.costs, self.facts = done, costs, facts
+        self._names, self._texts = names, {ref: text for text, ref in names.items()}
         return db
 
     def _begin_own(self) -> None:

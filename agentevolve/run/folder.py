@@ -113,7 +113,8 @@ class Run:
             if self._held:
                 self._charge()
         except BaseException:
-            self.close()
+            if self._held:
+                self._held.release()
             raise
 
     def add(self, trajectory: Trajectory) -> None:

@@ -107,4 +107,4 @@ def _asked(config: Comparison) -> dict[str, Any]:
 
 def _changed(place: Path) -> float:
     """When it was last written, in seconds since 1970."""
-    return max((place / CONFIG).stat().st_mtime, *map(written, runs_of(place)))
+    return max([(place / CONFIG).stat().st_mtime, *map(written, runs_of(place))])
