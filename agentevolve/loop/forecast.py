@@ -98,14 +98,19 @@ def forecast_comparison(config: Comparison, folder: Path, *, quiet: bool = False
 
 
 def spending(run: Run) -> Phases:
-    """What a run has cost by phase; attempts that were made for what only a first one costs are not counted as such."""
-    found = {phase: Spending(tokens=cost.tokens, usd=cost.usd) for phase, cost in run.costs().items()}
+    """What a run has cost by phase, but for attempts that were made for what only a first one costs."""
+    costs = run.costs(_counts)
+    found = {phase: Spending(tokens=cost.tokens, usd=cost.usd) for phase, cost in costs.items()}
     for phase in ("refine", "update"):
-        found[phase] += Spending(seconds=run.costs()[phase].seconds)
+        found[phase] += Spending(seconds=costs[phase].seconds)
     for phase, made in run.phases().items():
-        if not phase.startswith(WARMING):
+        if _counts(phase):
             found[phase_of(phase)] += Spending(attempts=made.attempts, seconds=made.seconds / run.workers)
     return found
+
+
+def _counts(phase: str) -> bool:
+    return not phase.startswith(WARMING)
 
 
 def error_of(folder: Path, runs: Sequence[Run]) -> list[str]:

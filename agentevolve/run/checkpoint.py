@@ -123,13 +123,14 @@ class Phase(NamedTuple):
 class Checkpoint:
     """What was counted of `journal`, from the file at `path` if there is one that fits. Safe to use from several threads.
 
-    `done` is the place in the journal up to which it was counted; `facts` are its facts, in the order in which they were first
-    said; `costs` what each phase has cost, with what was made again.
+    `done` is the place in the journal up to which it was counted, `until` that up to which there was one when it was opened;
+    `facts` are its facts, in the order in which they were first said; `costs` what each phase has cost, with what was made again.
     """
 
     def __init__(self, path: Path, journal: Segments) -> None:
         self.journal = journal
-        self.done = 0
+        self.done, self.until = 0, journal.size()
+        self._signs = journal.signs(self.until)
         self.facts: dict[str, Any] = {}
         self.costs: dict[str, list[float]] = {}
         self._path, self._lock = path, threading.RLock()
@@ -405,7 +406,7 @@ class Checkpoint:
             ):
                 raise ValueError("of another version, or damaged")
             done, signs = db.execute("SELECT done, signs FROM counted").fetchone()
-            if json.loads(signs) != _listed(self.journal.signs(done)):
+            if json.loads(signs) != [list(one) for one in self.journal.signs(done)]:
                 raise ValueError("of another journal")
             names = {_text(text): ref for ref, text in db.execute("SELECT ref, text FROM names")}
             costs = {_text(phase): json.loads(cost) for phase, cost in db.execute("SELECT phase, cost FROM costs")}
@@ -432,10 +433,9 @@ class Checkpoint:
         for left in self._path.parent.glob(f"{self._path.name}.*.partial"):
             if left.stat().st_mtime < time.time() - OLD:
                 left.unlink()
-        signs = _listed(self.journal.signs(self.done))
         self._db.execute("BEGIN")
         self._db.execute("DELETE FROM counted")
-        self._db.execute("INSERT INTO counted VALUES (?, ?)", (self.done, json.dumps(signs)))
+        self._db.execute("INSERT INTO counted VALUES (?, ?)", (self.done, json.dumps(self.journal.signs(self.done))))
         self._db.execute("DELETE FROM costs")
         sums = [(_said(phase), json.dumps(cost)) for phase, cost in self.costs.items()]
         self._db.executemany("INSERT INTO costs VALUES (?, ?)", sums)
@@ -443,7 +443,7 @@ class Checkpoint:
         scratch = self._path.with_name(f"{self._path.name}.{os.getpid()}.partial")
         try:
             _copy(self._db, scratch)
-            if _listed(self.journal.signs(self.done)) == signs:  # else it was rewritten meanwhile
+            if self.journal.signs(self.until) == self._signs:  # else it was rewritten since it was read
                 scratch.replace(self._path)
         finally:
             scratch.unlink(missing_ok=True)
@@ -490,11 +490,6 @@ def _copy(db: sqlite3.Connection, path: Path) -> None:
         copy.execute(f"PRAGMA user_version = {VERSION}")
     with path.open("rb+") as file:
         os.fsync(file.fileno())
-
-
-def _listed(signs: Sequence[tuple[int, str]]) -> list[list[object]]:
-    """The signs as JSON gives them back."""
-    return [list(one) for one in signs]
 
 
 def _said(text: str) -> str | bytes:

@@ -224,11 +224,15 @@ class Run:
         """What the run has cost so far, in this process and in those before it."""
         return sum(self.costs().values(), Usage())
 
-    def costs(self) -> dict[str, Usage]:
-        """What each phase has cost so far: acquire (attempts), refine (questions), update (training, embedding), evaluate."""
+    def costs(self, wanted: Callable[[str], bool] = lambda phase: True) -> dict[str, Usage]:
+        """What each phase has cost so far: acquire (attempts), refine (questions), update (training, embedding), evaluate.
+
+        Of attempts only those in the phases that are `wanted` are counted (by default all).
+        """
         costs = dict.fromkeys(PHASES, Usage())
         for phase, cost in self._counted.costs.items():
-            costs[phase_of(phase)] += usage_of(cost)
+            if wanted(phase):
+                costs[phase_of(phase)] += usage_of(cost)
         for name, fact in self.facts.items():
             kind, _, rest = name.partition("/")
             if f"{kind}/" in (ASKED, LOST, SPENT) and "usage" in fact:
@@ -318,11 +322,11 @@ class Run:
 
     def _catch_up(self) -> None:
         """Count what the journal says and the checkpoint does not, and write that down if it is much."""
-        left = -(-(self.journal.size() - self._counted.done) // MEGABYTE)
+        left = -(-(self._counted.until - self._counted.done) // MEGABYTE)
         shown = progress(f"{self.folder}: reading the journal, MB", left, quiet=self.quiet or left < LONG)
         with shown as advance, self._counted.counting():
             told = self._counted.done
-            for line in self.journal.lines(self._counted.done):
+            for line in self.journal.lines(told, self._counted.until):
                 self._take(line)
                 if line.at - told >= MEGABYTE:
                     told += MEGABYTE

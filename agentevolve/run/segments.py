@@ -62,16 +62,17 @@ class Segments:
         """
         return [self.parse(line) for line in self.lines()]
 
-    def lines(self, start: int = 0) -> Iterator[Line]:
-        """Every whole line from the place `start` on, where one begins."""
-        while True:
+    def lines(self, start: int = 0, end: int | None = None) -> Iterator[Line]:
+        """Every whole line from the place `start`, where one begins, to the place `end`, where one ends (None: all)."""
+        while end is None or start < end:
             number = self._number(start)
             base, path = self._base(number), self._path(number)
             closed = self._closed(number)  # before its end is looked for: a closed one has all of its lines
-            yield from _lines(path, start - base, self._ends[number] - base if closed else _whole(path), base)
+            whole = self._ends[number] if closed else base + _whole(path)
+            yield from _lines(path, start - base, (whole if end is None else min(end, whole)) - base, base)
             if not closed:
                 return
-            start = self._ends[number]
+            start = whole
 
     def line(self, at: int, size: int) -> bytes:
         """The `size` bytes from the place `at` on, which are within one file."""

@@ -175,9 +175,7 @@ class ReadIndex:
         found = self._source(seed)
         if not found or found["said"] >= found["done"]:
             return
-        for line in journal.lines(found["said"]):
-            if line.at >= found["done"]:
-                break
+        for line in journal.lines(found["said"], found["done"]):
             if line.text.startswith(ATTEMPT):
                 said = rows.words_of(journal.parse(line)["data"])
                 self._db.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (rows.place(seed, line.at), said))

@@ -315,7 +315,7 @@ def test_an_attempt_that_was_changed_behind_the_checkpoint_is_not_taken_for_anot
 def test_a_small_run_has_no_checkpoint_and_a_larger_one_gets_it_on_the_way(tmp_path):
     run = Run(tmp_path / "run", quiet=True)
     for number in range(12):
-        run.add(made(str(number), tokens=350_001))
+        run.add(made(str(number), tokens=900_001))
         assert (run.folder / CHECKPOINT).exists() is (run.journal.size() >= LEAST)
     run.close()
     assert (run.folder / CHECKPOINT).exists()
