@@ -110,7 +110,7 @@ class Counted(NamedTuple):
     @property
     def cost(self) -> Sequence[float]:
         """What it cost, in the order of COSTS."""
-        return json.loads(self.said)  # type: ignore[no-any-return]
+        return loaded(self.said)  # type: ignore[no-any-return]
 
 
 class Phase(NamedTuple):
@@ -281,6 +281,13 @@ class Checkpoint:
         for state in states:
             for row in self._rows(FIGURES, query, (state, *refs)):
                 yield self._counted(*row)
+
+    def tried(self, phase: str, states: Sequence[int]) -> Iterator[tuple[str, str, str]]:
+        """The id, the split and the model of the attempts of these states in a phase, by state and in their order."""
+        for state in states if phase in self._names else ():
+            query, values = "SELECT position FROM attempts WHERE state = ? AND phase = ?", (state, self._names[phase])
+            for id, split, policy in self._rows("id, split, policy", query, values):
+                yield _text(id), self._texts[split], self._stamp(policy).model
 
     def of_ids(self, ids: Iterable[str]) -> dict[str, Counted]:
         """Those of the attempts of these ids that stand or are lost, by id."""

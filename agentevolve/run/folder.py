@@ -41,6 +41,7 @@ VIEW = ".view.sqlite"  # what the inspector makes of the journal, for itself
 FORMAT = 1
 OPENING = {"kind": "run", "format": FORMAT}  # a journal's first line; the journals of before it had none
 ATTEMPT = b'{"kind":"trajectory",'  # how the line of an attempt begins, as it is written
+ALONE = "run"  # the phase of the attempts of `agentevolve run`
 MEGABYTE = 1 << 20
 LONG = 64  # megabytes of a journal that are counted before anybody is told
 PHASES = ("acquire", "refine", "update", "evaluate")
@@ -59,7 +60,7 @@ def phase_of(name: str) -> str:
     if name.startswith(ASKED):
         return "refine"
     first = name.split("/")[:2]
-    return "evaluate" if first[0] == "run" or any(part in SPLITS for part in first) else "acquire"
+    return "evaluate" if first[0] == ALONE or any(part in SPLITS for part in first) else "acquire"
 
 
 def identity(task: Task) -> str:
@@ -196,7 +197,7 @@ class Run:
 
     def evaluations(self) -> dict[str, dict[str, list[str]]]:
         """The finished evaluations by name (`1/val`, …), or the attempts of `agentevolve run`: ids by arm."""
-        return evaluations(self.facts, self.outcomes_of(lambda phase: phase == "run", lost=True))
+        return evaluations(self.facts, self._counted.tried(ALONE, (STANDS, FAILED)))
 
     def acquired(self, *rounds: int) -> list[Trajectory]:
         """The attempts of these rounds' acquire phases (none named: of all so far), in the order of their ids, round by round."""
@@ -365,12 +366,11 @@ class Run:
         return f"{path}:{number}"
 
 
-def evaluations(facts: Mapping[str, Any], attempts: Iterable[Outcome]) -> dict[str, dict[str, list[str]]]:
-    """What a run's facts say was measured, and those of its `attempts` that `agentevolve run` made: by name the ids by arm."""
+def evaluations(facts: Mapping[str, Any], tried: Iterable[tuple[str, str, str]]) -> dict[str, dict[str, list[str]]]:
+    """What a run's facts say was measured: by name the ids by arm. `tried` are `agentevolve run`'s attempts: id, split, model."""
     found = {name.removeprefix(EVALUATION): arms for name, arms in facts.items() if name.startswith(EVALUATION)}
-    for one in attempts:
-        if one.phase == "run":
-            found.setdefault(f"run {one.task.split}", {}).setdefault(one.policy.model, []).append(one.id)
+    for id, split, model in tried:
+        found.setdefault(f"run {split}", {}).setdefault(model, []).append(id)
     return found
 
 

@@ -13,7 +13,7 @@ from agentevolve.loop.compare import ROUND
 from agentevolve.loop.policies import GATE
 from agentevolve.loop.reports import Found, reports
 from agentevolve.records import COSTS, PolicyStamp, Task, Trajectory, Turn, Usage
-from agentevolve.run.folder import EVALUATION, PHASES, evaluations, phase_of
+from agentevolve.run.folder import ALONE, EVALUATION, PHASES, evaluations, phase_of
 from agentevolve.view.index import ReadIndex, Row, facts_of
 from agentevolve.view.schema import USAGE
 
@@ -53,7 +53,8 @@ class Seed:
 
     def evaluations(self) -> dict[str, dict[str, list[str]]]:
         """The finished evaluations by name, or the attempts of `agentevolve run`: ids by arm."""
-        return evaluations(self.facts, self.attempts().values())
+        tried = (one for one in self.attempts().values() if one.phase == ALONE)
+        return evaluations(self.facts, ((one.id, one.task.split, one.policy.model) for one in tried))
 
     def attempts(self) -> Mapping[str, Brief]:
         """The attempts that an evaluation names, or those of `agentevolve run`, by id."""
@@ -68,7 +69,7 @@ class Seed:
         wanted = {id for name, arms in self.facts.items() if name.startswith(EVALUATION) for ids in arms.values() for id in ids}
         found = self._index.ask("SELECT * FROM attempts WHERE seed = ? AND standing = 1 ORDER BY n", (self._seed,))
         stamps: dict[str, PolicyStamp] = {}
-        return {one["id"]: brief(one, stamps) for one in found if one["id"] in wanted or one["phase"] == "run"}
+        return {one["id"]: brief(one, stamps) for one in found if one["id"] in wanted or one["phase"] == ALONE}
 
 
 def brief(row: Row, stamps: dict[str, PolicyStamp]) -> Brief:

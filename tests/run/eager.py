@@ -52,7 +52,8 @@ class Eager:
         return self.trajectories | self.lost
 
     def evaluations(self):
-        return evaluations(self.facts, self.attempts().values())
+        tried = (one for one in self.attempts().values() if one.phase == "run")
+        return evaluations(self.facts, ((one.id, one.task.split, one.policy.model) for one in tried))
 
     def acquired(self, *rounds):
         found = {one.id: "/".join(one.phase.split("/")[:2]) for one in self.trajectories.values()}
