@@ -151,7 +151,7 @@ class Checkpoint:
     @contextlib.contextmanager
     def counting(self) -> Iterator[None]:
         """All that is counted meanwhile is counted at once."""
-        with self._lock:
+        with self._at_work():
             self._begin_own()
             self._db.execute("BEGIN")
             try:
@@ -164,7 +164,7 @@ class Checkpoint:
 
         `line` is where the journal has it; it is `clean` if it says there what it is.
         """
-        with self._lock:
+        with self._at_work():
             self._begin_own()
             before = self._one("SELECT makings FROM attempts WHERE id = ?", _said(one.id)) or 0
             if before:
@@ -192,7 +192,7 @@ class Checkpoint:
     def say(self, name: str, value: Any, line: Line, *, clean: bool = True) -> None:
         """Keep a fact."""
         self.facts[name] = value
-        with self._lock:
+        with self._at_work():
             self._begin_own()
             query = "INSERT INTO facts (name, data) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET data = excluded.data"
             self._db.execute(query, (_said(name), json.dumps(value)))
@@ -201,12 +201,12 @@ class Checkpoint:
 
     def skip(self, line: Line) -> None:
         """Nothing is to be counted of a line."""
-        with self._lock:
+        with self._at_work():
             self._go_on(line)
 
     def move(self, ids: Iterable[str], state: int, only: int | None = None) -> None:
         """Let attempts be of that state: those of these ids that are there, with `only` those that were of that one."""
-        with self._lock:
+        with self._at_work():
             self._begin_own()
             for id in ids:
                 if self.place(id, (STANDS, LOST) if only is None else (only,)):
@@ -216,14 +216,14 @@ class Checkpoint:
 
     def made(self, name: str) -> None:
         """Count a making of what is no attempt, or of an attempt that was stopped."""
-        with self._lock:
+        with self._at_work():
             self._begin_own()
             query = "INSERT INTO makings VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET count = count + 1"
             self._db.execute(query, (_said(name),))
 
     def write(self, *, always: bool = False) -> None:
         """Write down what was counted, where that is worth it and can be done."""
-        with self._lock:
+        with self._at_work():
             if self._clean and not self.journal.rewritten and (always or self.done - self._written >= worth(self.done)):
                 with contextlib.suppress(OSError, sqlite3.Error, AgentevolveError):
                     self._write()
@@ -233,7 +233,7 @@ class Checkpoint:
 
     def makings(self, name: str) -> int:
         """How often an attempt or a question was made, stopped ones included."""
-        with self._lock:
+        with self._at_work():
             attempts = self._one("SELECT makings FROM attempts WHERE id = ?", _said(name)) or 0
             return int(attempts + (self._one("SELECT count FROM makings WHERE name = ?", _said(name)) or 0))
 
@@ -243,7 +243,7 @@ class Checkpoint:
 
     def place(self, id: str, states: Sequence[int]) -> tuple[int, int] | None:
         """At which place in the journal the attempt of that id begins, and its size; None if there is none of these states."""
-        with self._lock:
+        with self._at_work():
             found = self._db.execute("SELECT at, size, state FROM attempts WHERE id = ?", (_said(id),)).fetchone()
         return found[:2] if found and found[2] in states else None
 
@@ -255,14 +255,14 @@ class Checkpoint:
 
     def body(self, id: str, at: int, size: int) -> Trajectory:
         """The attempt whose line is at this place. Raises AgentevolveError where it is not."""
-        with self._lock:
+        with self._at_work():
             known = self._raw.get(at) or self._bodies.get(at)
             if known:
                 return known
         one = attempt_in(self.journal, Line(at, self.journal.line(at, size)))
         if one is None or one.id != id:
             raise AgentevolveError(f"{self.journal.path}: was changed behind {self._path}; delete this one, it is made again")
-        with self._lock:
+        with self._at_work():
             self._bodies[at] = one
             if len(self._bodies) > BODIES:
                 self._bodies.popitem(last=False)
@@ -271,12 +271,12 @@ class Checkpoint:
     def phases(self, states: Sequence[int] = (STANDS,)) -> dict[str, Phase]:
         """The phases of which there are attempts of these states."""
         query = f"SELECT phase, count(*), sum(seconds) FROM attempts WHERE state IN ({_marks(states)}) GROUP BY phase"
-        with self._lock:
+        with self._at_work():
             return {self._texts[phase]: Phase(count, seconds or 0.0) for phase, count, seconds in self._db.execute(query, states)}
 
     def of_phases(self, wanted: Callable[[str], bool], states: Sequence[int] = (STANDS,)) -> Iterator[Counted]:
         """The attempts of these states, of the phases that are `wanted`, by state and in their order."""
-        refs = [self._names[name] for name in self.phases(states) if wanted(name)]
+        refs = [self._names[name] for name in self.costs if wanted(name)]
         query = f"SELECT position FROM attempts WHERE state = ? AND phase IN ({_marks(refs)})"
         for state in states:
             for row in self._rows(FIGURES, query, (state, *refs)):
@@ -295,7 +295,7 @@ class Checkpoint:
         for first in range(0, len(wanted), MANY):
             some = [_said(id) for id in wanted[first : first + MANY]]
             query = f"SELECT {FIGURES} FROM attempts WHERE state != {GONE} AND id IN ({_marks(some)})"
-            with self._lock:
+            with self._at_work():
                 for row in self._db.execute(query, some):
                     one = self._counted(*row)
                     found[one.id] = one
@@ -309,20 +309,30 @@ class Checkpoint:
 
     # --- within ---
 
+    @contextlib.contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """Alone meanwhile. Raises AgentevolveError where the database fails: what was counted then is not written down."""
+        with self._lock:
+            try:
+                yield
+            except sqlite3.Error as error:
+                self._clean = False
+                raise AgentevolveError(f"{self.journal.path}: cannot be counted: {error}") from None
+
     def _one(self, query: str, *values: object) -> Any:
         """The first value that a query finds; None if it finds nothing."""
-        with self._lock:
+        with self._at_work():
             found = self._db.execute(query, values).fetchone()
         return found[0] if found else None
 
     def _rows(self, what: str, positions: str, values: Sequence[object]) -> Iterator[tuple[Any, ...]]:
         """The columns of the rows whose positions the query finds now, in their order, as far as they are still there."""
-        with self._lock:
+        with self._at_work():
             found = sorted(position for (position,) in self._db.execute(positions, values))
         for first in range(0, len(found), MANY):
             some = found[first : first + MANY]
             query = f"SELECT {what} FROM attempts WHERE position IN ({_marks(some)}) ORDER BY position"
-            with self._lock:
+            with self._at_work():
                 rows = self._db.execute(query, some).fetchall()
             yield from rows
 
@@ -440,13 +450,13 @@ class Checkpoint:
         for left in self._path.parent.glob(f"{self._path.name}.*.partial"):
             if left.stat().st_mtime < time.time() - OLD:
                 left.unlink()
-        self._db.execute("BEGIN")
-        self._db.execute("DELETE FROM counted")
-        self._db.execute("INSERT INTO counted VALUES (?, ?)", (self.done, json.dumps(self.journal.signs(self.done))))
-        self._db.execute("DELETE FROM costs")
         sums = [(_said(phase), json.dumps(cost)) for phase, cost in self.costs.items()]
-        self._db.executemany("INSERT INTO costs VALUES (?, ?)", sums)
-        self._db.execute("COMMIT")
+        signs = json.dumps(self.journal.signs(self.done))
+        with self.counting():
+            self._db.execute("DELETE FROM counted")
+            self._db.execute("INSERT INTO counted VALUES (?, ?)", (self.done, signs))
+            self._db.execute("DELETE FROM costs")
+            self._db.executemany("INSERT INTO costs VALUES (?, ?)", sums)
         scratch = self._path.with_name(f"{self._path.name}.{os.getpid()}.partial")
         try:
             _copy(self._db, scratch)

@@ -283,7 +283,8 @@ class Run:
                 self._parts.clear()
                 self.notes.close()
                 if self._held:
-                    self._counted.write()
+                    with self._counting:
+                        self._counted.write()
                     self._held.release()
                 self._held = None
 
