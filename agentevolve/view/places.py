@@ -14,6 +14,7 @@ from agentevolve.loop.compare import CONFIG
 from agentevolve.memory.folder import ABOUT
 from agentevolve.memory.folder import JOURNAL as ENTRIES
 from agentevolve.protocols import AgentevolveError
+from agentevolve.run.checkpoint import CHECKPOINT
 from agentevolve.run.folder import JOURNAL, VIEW, journal_of, started, written
 from agentevolve.run.lock import LOCK
 from agentevolve.view.index import ReadIndex
@@ -168,13 +169,8 @@ def _read(place: Path) -> Iterator[Path]:
     """What is read of a run, and the index that is written."""
     yield from (place, place / VIEW)
     for folder in started(place):
-        yield from (
-            folder,
-            *sorted(folder.glob(JOURNALS)),
-            folder / "memory",
-            folder / "memory" / ENTRIES,
-            folder / "memory" / ABOUT,
-        )
+        yield from (folder, folder / CHECKPOINT, *sorted(folder.glob(JOURNALS)))
+        yield from (folder / "memory", folder / "memory" / ENTRIES, folder / "memory" / ABOUT)
         yield from (folder / "memory" / "closed", folder / "adapters")
         if (folder / "adapters").is_dir():
             for adapter in (folder / "adapters").iterdir():
