@@ -62,7 +62,7 @@ CREATE TABLE facts (position INTEGER PRIMARY KEY, name UNIQUE, data TEXT);
 CREATE TABLE makings (name UNIQUE, count INTEGER);
 CREATE TABLE costs (phase UNIQUE, cost TEXT);
 """
-FIGURES = """id, phase, task, env, split, policy, sample, luck, asked, turns, reward, failed, error, cut, hinted, forgotten,
+FIGURES = """id, task, env, split, policy, phase, sample, luck, asked, turns, reward, failed, error, cut, hinted, forgotten,
   seconds, cost"""
 
 
@@ -337,45 +337,11 @@ class Checkpoint:
             yield from rows
 
     def _counted(self, *row: Any) -> Counted:
-        (
-            id,
-            phase,
-            task,
-            env,
-            split,
-            policy,
-            sample,
-            luck,
-            asked,
-            turns,
-            reward,
-            failed,
-            error,
-            cut,
-            hinted,
-            forgotten,
-            took,
-            cost,
-        ) = row
-        texts = self._texts
-        return Counted(
-            _text(id),
-            Named(_text(task), texts[env], cast("Split", texts[split])),
-            self._stamp(policy),
-            texts[phase],
-            int(sample),
-            int(luck),
-            self._ways(asked),
-            turns,
-            reward,
-            bool(failed),
-            _text(error) if error else "",
-            bool(cut),
-            bool(hinted),
-            bool(forgotten),
-            nan if took is None else took,
-            cost,
-        )
+        id, task, env, split, policy, phase, sample, luck, asked, turns, reward, failed, error, *flags, took, cost = row
+        posed = Named(_text(task), self._texts[env], cast("Split", self._texts[split]))
+        what = _text(id), posed, self._stamp(policy), self._texts[phase], int(sample), int(luck), self._ways(asked)
+        came = turns, reward, bool(failed), _text(error or "")
+        return Counted._make((*what, *came, *map(bool, flags), nan if took is None else took, cost))
 
     def _stamp(self, ref: int) -> PolicyStamp:
         if ref not in self._stamps:
