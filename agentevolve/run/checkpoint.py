@@ -142,7 +142,7 @@ class Checkpoint:
         self._asked: dict[int, tuple[str, ...]] = {}
         self._clean, self._is_own = True, False
         self._db = self._opened()
-        self._end = weakref.finalize(self, self._db.close)
+        self._end = _ending(self, self._db)
         self._written = self.done
         self._position: int = self._one("SELECT max(position) FROM attempts") or 0
 
@@ -410,7 +410,7 @@ class Checkpoint:
             self._db.close()
             self._db, self._is_own = own, True
             self._end.detach()
-            self._end = weakref.finalize(self, own.close)
+            self._end = _ending(self, own)
 
     def _write(self) -> None:
         for left in self._path.parent.glob(f"{self._path.name}.*.partial"):
@@ -454,6 +454,13 @@ def attempt_in(journal: Segments, line: Line) -> Trajectory | None:
         return _Attempt.model_validate(journal.parse(line)).data
     except (AgentevolveError, ValidationError):
         return None
+
+
+def _ending(counted: Checkpoint, db: sqlite3.Connection) -> weakref.finalize[[], Checkpoint]:
+    """Close the database when nobody holds what was counted any more; a process that ends needs not."""
+    end = weakref.finalize(counted, db.close)
+    end.atexit = False
+    return end
 
 
 def _own() -> sqlite3.Connection:
