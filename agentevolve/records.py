@@ -6,8 +6,8 @@ Every record is immutable, refuses unknown fields and survives a JSON round trip
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Sequence, Sized
+from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
@@ -61,6 +61,14 @@ class Usage(Record):
     def tokens(self) -> int:
         """Tokens that some model worked on: prompt (cached or not), completion, trained and embedded ones."""
         return self.prompt_tokens + self.completion_tokens + self.trained_tokens + self.embedded_tokens
+
+
+COSTS = tuple(Usage.model_fields)
+
+
+def usage_of(cost: Iterable[float]) -> Usage:
+    """The usage whose numbers are these, in the order of COSTS; none are all zero."""
+    return Usage.model_validate(dict(zip(COSTS, cost, strict=False)))
 
 
 class Task(Record):
@@ -181,7 +189,102 @@ class Trajectory(Record):
     @property
     def usage(self) -> Usage:
         """What the attempt cost: its model calls, the failed ones too, and its look into memory."""
-        return sum((turn.usage for turn in self.turns), self.lookup + self.failed)
+        return usage_of(self.cost)
+
+    @property
+    def cost(self) -> Sequence[float]:
+        """Its usage as the numbers alone, in the order of COSTS."""
+        parts = [part.__dict__ for part in (self.lookup, self.failed, *(turn.usage for turn in self.turns))]
+        return [sum([part[name] for part in parts]) for name in COSTS]
+
+
+class Posed(Protocol):
+    """A task as far as figures need it."""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+
+    @property
+    def env(self) -> str:
+        """Its environment."""
+
+    @property
+    def split(self) -> Split:
+        """Its split."""
+
+
+class Outcome(Protocol):
+    """What an attempt came to and cost, without its texts: as much of a Trajectory as figures are made from."""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+
+    @property
+    def task(self) -> Posed:
+        """Its task."""
+
+    @property
+    def policy(self) -> PolicyStamp:
+        """Which policy acted."""
+
+    @property
+    def phase(self) -> str:
+        """In which rollout of the run."""
+
+    @property
+    def sample(self) -> int:
+        """Which sample of its task, from 0."""
+
+    @property
+    def seed(self) -> int:
+        """Its luck."""
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """How the model was held to its choices."""
+
+    @property
+    def turns(self) -> Sized:
+        """As many as there were."""
+
+    @property
+    def reward(self) -> float:
+        """The final score in [0, 1]."""
+
+    @property
+    def error(self) -> str:
+        """Why it was lost."""
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether its content was forgotten."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether it has no outcome."""
+
+    @property
+    def solved(self) -> bool:
+        """Whether it reached the full reward."""
+
+    @property
+    def cut(self) -> bool:
+        """Whether something of what was recalled was shortened."""
+
+    @property
+    def cost(self) -> Sequence[float]:
+        """Its usage, in the order of COSTS."""
+
+
+def cost_of(attempts: Iterable[Outcome]) -> Usage:
+    """What the attempts cost together."""
+    return usage_of(map(sum, zip(*(one.cost for one in attempts), strict=True)))
 
 
 class Lived(Record):
@@ -292,7 +395,7 @@ class Report(Record):
     difference: Difference | None = None
 
 
-def lost_reason(attempts: Iterable[Trajectory]) -> str:
+def lost_reason(attempts: Iterable[Outcome]) -> str:
     """Why most of the lost among `attempts` were lost, on one line, and how many of them; empty if none was."""
     reasons = Counter(one.error for one in attempts if one.lost)
     if not reasons:

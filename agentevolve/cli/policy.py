@@ -62,11 +62,15 @@ def kept(runs: Sequence[Path], per_task: int, max_turns: int | None) -> list[Tra
     from agentevolve.run.folder import read_run, seeds
 
     folders = [one for folder in runs for one in seeds(folder)]
-    lived = [attempt for one in folders for attempt in read_run(one).trajectories.values() if attempt.task.split == "train"]
-    found = best(lived, per_task=per_task, max_turns=max_turns)
+    lived, solved = 0, []
+    for run in map(read_run, folders):
+        tried = [one for one in run.outcomes_of(lambda _: True) if one.task.split == "train"]
+        lived += len(tried)
+        solved += [run.trajectories[one.id] for one in tried if one.solved]
+    found = best(solved, per_task=per_task, max_turns=max_turns)
     if not found:
         names = ", ".join(map(str, runs))
-        raise AgentevolveError(f"{names}: no solved attempt at a train task to learn from ({len(lived)} train attempts)")
+        raise AgentevolveError(f"{names}: no solved attempt at a train task to learn from ({lived} train attempts)")
     return found
 
 

@@ -70,7 +70,7 @@ class Talks:
         self._open: dict[str, Talk] = {}
         self._waiting: dict[str, list[Talk]] = {}
         self._lock = threading.Lock()
-        self._numbers = itertools.count(sum(one.task.env == env for one in run.attempts().values()))
+        self._numbers = itertools.count(sum(one.task.env == env for one in run.outcomes_of(lambda _: True, lost=True)))
 
     def answer(self, messages: Sequence[Message], wanted: Wanted = WANTED, **asked: Any) -> tuple[Reply, Talk]:
         """The policy's answer to a conversation, and the talk that it belongs to; `asked` is passed on to the model."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from statistics import fmean
+from collections.abc import Iterable, Iterator
 
 from agentevolve.records import Record, Trajectory
 
@@ -20,14 +19,19 @@ class Habits(Record):
     tokens: float
 
 
-def habits(attempts: Sequence[Trajectory]) -> Habits:
-    """Those of the attempts that were not lost."""
-    turns = [pair for one in attempts if not one.lost for pair in zip(_admitted(one), one.turns, strict=False)]
-    listed = [turn.action in admitted for admitted, turn in turns if admitted]
+def habits(attempts: Iterable[Trajectory]) -> Habits:
+    """Those of the attempts that were not lost; each is looked at once."""
+    actions: set[str] = set()
+    turns = listed = held = tokens = 0
+    for one in attempts:
+        for admitted, turn in zip(_admitted(one), one.turns, strict=False) if not one.lost else ():
+            actions.add(turn.action)
+            turns, tokens = turns + 1, tokens + turn.usage.completion_tokens
+            listed, held = listed + bool(admitted), held + (turn.action in admitted)
     return Habits(
-        different=len({turn.action for _, turn in turns}),
-        inadmissible=1 - fmean(listed) if listed else 0.0,
-        tokens=fmean(turn.usage.completion_tokens for _, turn in turns) if turns else 0.0,
+        different=len(actions),
+        inadmissible=1 - held / listed if listed else 0.0,
+        tokens=tokens / turns if turns else 0.0,
     )
 
 

@@ -13,10 +13,10 @@ from math import comb, sqrt
 from statistics import NormalDist, fmean
 
 from agentevolve.protocols import AgentevolveError
-from agentevolve.records import Difference, Report, Trajectory, Usage, lost_reason
+from agentevolve.records import Difference, Outcome, Report, cost_of, lost_reason
 
 Key = tuple[str, int, int]  # task id, sample, seed: what makes two attempts comparable
-Pair = tuple[Sequence[Trajectory], Sequence[Trajectory]]
+Pair = tuple[Sequence[Outcome], Sequence[Outcome]]
 Clusters = Sequence[Sequence[float]]  # for each task the values of its attempts
 LOST_SHARE = 0.10  # of the pairs: when more are lost, nothing is concluded from the rest
 LEVEL = 0.95  # of every interval that does not say another
@@ -102,7 +102,7 @@ def difference_interval(tasks: Clusters, level: float = LEVEL) -> tuple[float, f
     return tango(better, worse, effective(tasks, believed, believed), _normal(level))
 
 
-def paired(a: Sequence[Trajectory], b: Sequence[Trajectory], level: float = LEVEL) -> Difference:
+def paired(a: Sequence[Outcome], b: Sequence[Outcome], level: float = LEVEL) -> Difference:
     """Mean success of `b` minus that of `a` on the same attempts; the interval is over tasks, `n` is their number.
 
     Pairs in which either attempt was lost are left out and counted. Raises AgentevolveError when the two do not hold the same
@@ -136,7 +136,7 @@ def judged(found: Difference) -> bool:
     return found.lost <= LOST_SHARE * (found.pairs + found.lost)
 
 
-def no_verdict(found: Difference, arms: Mapping[str, Sequence[Trajectory]]) -> str:
+def no_verdict(found: Difference, arms: Mapping[str, Sequence[Outcome]]) -> str:
     """Why nothing is concluded from the difference `found` between two `arms`, in one line; empty where something may be."""
     if judged(found):
         return ""
@@ -167,7 +167,7 @@ def holm(values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def pass_at(k: int, attempts: Sequence[Trajectory]) -> tuple[float, float]:
+def pass_at(k: int, attempts: Sequence[Outcome]) -> tuple[float, float]:
     """pass@k and pass^k: the chances that some, and that all, of k attempts at a task succeed, averaged over tasks.
 
     Unbiased, from n >= k attempts a task of which c succeeded: 1 - C(n-c, k) / C(n, k) (2107.03374) and C(c, k) / C(n, k)
@@ -183,9 +183,7 @@ def pass_at(k: int, attempts: Sequence[Trajectory]) -> tuple[float, float]:
     return _mean(some), _mean(every)
 
 
-def report(
-    arm: str, trajectories: Sequence[Trajectory], baseline: Sequence[Trajectory] | None = None, versus: str = ""
-) -> Report:
+def report(arm: str, trajectories: Sequence[Outcome], baseline: Sequence[Outcome] | None = None, versus: str = "") -> Report:
     """One arm's figures; with a baseline, called `versus`, also the paired difference to it.
 
     `success`, `reward` and `turns` are means over the attempts that were not lost, `usage` is the sum over all.
@@ -194,7 +192,7 @@ def report(
 
 
 def pooled_report(
-    arm: str, runs: Sequence[Sequence[Trajectory]], baselines: Sequence[Sequence[Trajectory]] | None = None, versus: str = ""
+    arm: str, runs: Sequence[Sequence[Outcome]], baselines: Sequence[Sequence[Outcome]] | None = None, versus: str = ""
 ) -> Report:
     """As `report`, over several runs of an arm (one per seed) and of its baseline, in the same order."""
     played = [attempt for run in runs for attempt in run]
@@ -216,13 +214,13 @@ def pooled_report(
         errors=len(played) - len(kept),
         cut=sum(attempt.cut for attempt in kept),
         asked=tuple(sorted({way for attempt in kept for way in attempt.asked})),
-        usage=sum((attempt.usage for attempt in played), Usage()),
+        usage=cost_of(played),
         versus=versus,
         difference=None if baselines is None else pooled(_pairs(arm, baselines, runs)),
     )
 
 
-def success(attempts: Iterable[Trajectory]) -> float:
+def success(attempts: Iterable[Outcome]) -> float:
     """The share solved of the attempts that were not lost; 0 if there are none."""
     return _mean([attempt.solved for attempt in attempts if not attempt.lost])
 
@@ -246,20 +244,20 @@ def _flat(tasks: Clusters) -> list[float]:
     return [value for task in tasks for value in task]
 
 
-def _by_task(attempts: Iterable[Trajectory]) -> dict[str, list[Trajectory]]:
-    by_task: dict[str, list[Trajectory]] = defaultdict(list)
+def _by_task(attempts: Iterable[Outcome]) -> dict[str, list[Outcome]]:
+    by_task: dict[str, list[Outcome]] = defaultdict(list)
     for attempt in attempts:
         by_task[attempt.task.id].append(attempt)
     return by_task
 
 
-def _pairs(arm: str, a: Sequence[Sequence[Trajectory]], b: Sequence[Sequence[Trajectory]]) -> list[Pair]:
+def _pairs(arm: str, a: Sequence[Sequence[Outcome]], b: Sequence[Sequence[Outcome]]) -> list[Pair]:
     if len(a) != len(b):
         raise AgentevolveError(f"arm {arm!r}: {len(b)} runs cannot be paired with {len(a)} runs of the baseline")
     return list(zip(a, b, strict=True))
 
 
-def _matched(a: Sequence[Trajectory], b: Sequence[Trajectory]) -> list[tuple[Trajectory, Trajectory]]:
+def _matched(a: Sequence[Outcome], b: Sequence[Outcome]) -> list[tuple[Outcome, Outcome]]:
     before, after = _by_key(a), _by_key(b)
     if odd := sorted(before.keys() ^ after.keys()):
         raise AgentevolveError(
@@ -268,8 +266,8 @@ def _matched(a: Sequence[Trajectory], b: Sequence[Trajectory]) -> list[tuple[Tra
     return [(before[key], one) for key, one in after.items()]
 
 
-def _by_key(attempts: Sequence[Trajectory]) -> dict[Key, Trajectory]:
-    by_key: dict[Key, Trajectory] = {}
+def _by_key(attempts: Sequence[Outcome]) -> dict[Key, Outcome]:
+    by_key: dict[Key, Outcome] = {}
     for attempt in attempts:
         key = (attempt.task.id, attempt.sample, attempt.seed)
         if key in by_key:

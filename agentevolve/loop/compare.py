@@ -24,7 +24,7 @@ from agentevolve.loop.evolve import base_policy, check_method, check_model, held
 from agentevolve.memory.embed import check_price, load_embedder
 from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError, BudgetExceeded
-from agentevolve.records import Task, Trajectory, Usage
+from agentevolve.records import Task, Usage
 from agentevolve.run.budget import Allowance
 from agentevolve.run.folder import ASKED, SPENT, Run, identity, phase_of
 from agentevolve.run.lock import LOCK, lock
@@ -192,27 +192,25 @@ def _measured(name: str, policy: Policy, tasks: Sequence[Task], run: Run, when: 
 
 def rounds_of(run: Run) -> list[tuple[int, Usage]]:
     """For each round that counts the attempts and the cost of learning up to its end; its seconds are those on the clock."""
-    found, waited = [], 0.0
+    found, waited, phases = [], 0.0, run.phases()
     for name, fact in run.facts.items():  # in the order in which they were journalled
         if name.startswith((ASKED, SPENT)) and "usage" in fact:
             waited += fact["usage"]["seconds"]
         elif name.startswith(ROUND) and not fact["unfit"]:
             last = int(name.removeprefix(ROUND))
-            made = [one.seconds for one in run.trajectories.values() if _learnt_by(one, last)]
+            made = sum(of.seconds for phase, of in phases.items() if _learnt_by(phase, last))
             cost = Usage.model_validate(fact["usage"])
-            found.append((fact["episodes"], cost.model_copy(update={"seconds": waited + sum(made) / run.workers})))
+            found.append((fact["episodes"], cost.model_copy(update={"seconds": waited + made / run.workers})))
     return found
 
 
-def _learnt_by(attempt: Trajectory, last: int) -> bool:
-    number = attempt.phase.partition("/")[0]
-    return phase_of(attempt.phase) == "acquire" and number.isdigit() and int(number) <= last
+def _learnt_by(phase: str, last: int) -> bool:
+    number = phase.partition("/")[0]
+    return phase_of(phase) == "acquire" and number.isdigit() and int(number) <= last
 
 
 def taught_in(run: Run) -> bool:
     """Whether the method has seen solutions that the worlds gave, not the model: an oracle's attempt, or its plan as a hint."""
-    return any(phase_of(one.phase) == "acquire" and _from_world(one) for one in run.trajectories.values())
-
-
-def _from_world(attempt: Trajectory) -> bool:
-    return attempt.policy.model == ORACLE or is_plan(attempt.hint)
+    learnt = list(run.outcomes_of(lambda phase: phase_of(phase) == "acquire"))
+    hinted = (one.id for one in learnt if one.hinted)
+    return any(one.policy.model == ORACLE for one in learnt) or any(is_plan(run.trajectories[id].hint) for id in hinted)

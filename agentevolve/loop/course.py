@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from agentevolve.evaluate.habits import habits
 from agentevolve.evaluate.stats import pooled_report
 from agentevolve.loop.policies import GATE
-from agentevolve.records import Record, Report, Trajectory
+from agentevolve.records import Outcome, Record, Report, Trajectory
 from agentevolve.run.folder import Run
 
 
@@ -31,10 +31,16 @@ class Stage(Record):
 
 
 class Measured(NamedTuple):
-    """What a run had in place after a round: the arm's name, and its attempts."""
+    """What a run had in place after a round: the arm's name, and what its attempts came to."""
 
+    run: Run
     arm: str
-    attempts: list[Trajectory]
+    attempts: list[Outcome]
+
+    def lived(self) -> Iterator[Trajectory]:
+        """The attempts themselves, one after the other."""
+        known = self.run.attempts()
+        return (known[one.id] for one in self.attempts)
 
 
 def course(runs: Sequence[Run]) -> list[Stage]:
@@ -52,19 +58,21 @@ def in_place(runs: Sequence[Run], name: str) -> dict[int, Report]:
 
 
 def _stages(run: Run) -> dict[int, Measured]:
-    known, evaluations, found = run.attempts(), run.evaluations(), {}
+    evaluations, found = run.evaluations(), {}
     for name, fact in run.facts.items():
         if name.startswith(GATE):
             evaluation = name.removeprefix(GATE)
             arm = fact["promoted"] or fact["holder"]
-            attempts = [known[id] for id in evaluations[evaluation][arm]]
-            found[int(evaluation.partition("/")[0])] = Measured(arm, attempts)
+            ids = evaluations[evaluation][arm]
+            known = run.outcomes(ids)
+            found[int(evaluation.partition("/")[0])] = Measured(run, arm, [known[id] for id in ids])
     return found
 
 
 def _stage(number: int, measured: Sequence[Measured]) -> Stage:
     attempts = [one for run in measured for one in run.attempts]
-    told, acted = pooled_report("in place", [run.attempts for run in measured]), habits(attempts)
+    told = pooled_report("in place", [run.attempts for run in measured])
+    acted = habits(one for run in measured for one in run.lived())
     solved = sum(one.solved for one in attempts)
     return Stage(
         round=number,

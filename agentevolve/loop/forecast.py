@@ -98,13 +98,19 @@ def forecast_comparison(config: Comparison, folder: Path, *, quiet: bool = False
 
 
 def spending(run: Run) -> Phases:
-    """What a run has cost by phase."""
-    found = {phase: Spending(tokens=cost.tokens, usd=cost.usd) for phase, cost in run.costs().items()}
+    """What a run has cost by phase, but for attempts that were made for what only a first one costs."""
+    costs = run.costs(_counts)
+    found = {phase: Spending(tokens=cost.tokens, usd=cost.usd) for phase, cost in costs.items()}
     for phase in ("refine", "update"):
-        found[phase] += Spending(seconds=run.costs()[phase].seconds)
-    for attempt in run.trajectories.values():
-        found[phase_of(attempt.phase)] += Spending(attempts=1, seconds=attempt.seconds / run.workers)
+        found[phase] += Spending(seconds=costs[phase].seconds)
+    for phase, made in run.phases().items():
+        if _counts(phase):
+            found[phase_of(phase)] += Spending(attempts=made.attempts, seconds=made.seconds / run.workers)
     return found
+
+
+def _counts(phase: str) -> bool:
+    return not phase.startswith(WARMING)
 
 
 def error_of(folder: Path, runs: Sequence[Run]) -> list[str]:
@@ -143,7 +149,6 @@ def _probed(
         learnt = load_method(method, settings)(base, few, run)
         rollout(learnt, few[:1], run, phase=f"{WARMING}/val/learnt")
         rollout(learnt, few, run, phase="1/val/probe")
-        run.trajectories = {id: one for id, one in run.trajectories.items() if not id.startswith(WARMING)}
         return _times(spending(run), 1 / len(few)), learnt
     finally:
         run.close()

@@ -60,14 +60,15 @@ def _tell(run: Run, number: int, name: str, more: dict[str, float]) -> None:
 
 
 def _figures(run: Run, name: str) -> dict[str, float]:
-    known, split = run.attempts(), name.rpartition("/")[2]
+    split = name.rpartition("/")[2]
     found: dict[str, float] = {}
     for arm, ids in run.evaluations()[name].items():
+        known = run.outcomes(ids)
         told = report(arm, [known[id] for id in ids])
         shown = {"success": told.success, "low": told.low, "high": told.high, "reward": told.reward, "turns": told.turns}
         found |= {f"{split}/{arm}/{what}": value for what, value in (shown | {"n": float(told.n)}).items()}
     spent = run.spent()
-    return found | {"tokens": float(spent.tokens), "usd": spent.usd, "attempts": float(len(known))}
+    return found | {"tokens": float(spent.tokens), "usd": spent.usd, "attempts": float(len(run.attempts()))}
 
 
 def measured(

@@ -4,7 +4,7 @@ from them; and which one is in place, also when somebody has taken an earlier on
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ from agentevolve.given import shown
 from agentevolve.local.adapter import INFO, AdapterInfo, adapters_of, read_adapter
 from agentevolve.local.likeness import Likeness, likeness
 from agentevolve.protocols import AgentevolveError
-from agentevolve.records import Record, Trajectory
+from agentevolve.records import Outcome, Record
 from agentevolve.run.folder import Run, read_run, seeds
 
 GATE = "gate "
@@ -34,8 +34,8 @@ class Told(Protocol):
     def evaluations(self) -> Mapping[str, Mapping[str, list[str]]]:
         """The finished evaluations by name: ids by arm."""
 
-    def attempts(self) -> Mapping[str, Trajectory]:
-        """The attempts that were measured, by id; their figures are enough."""
+    def outcomes(self, ids: Iterable[str]) -> Mapping[str, Outcome]:
+        """Those of these attempts that are there, by id, perhaps others too."""
 
 
 class Verdict(Record):
@@ -153,7 +153,7 @@ def _check_back(run: Run, to: int) -> None:
         known = f"0 (the base) to {done - 1}" if done else "none, no round has ended"
         raise AgentevolveError(f"{run.folder}: no earlier round {to}; known: {known}")
     begun = f"{done + 1}/"
-    if any(one.phase.startswith(begun) for one in run.attempts().values()):
+    if any(phase.startswith(begun) for phase in run.phases(lost=True)):
         raise AgentevolveError(
             f"{run.folder}: round {done + 1} has begun with the policy in place after round {done}; end it first, with --resume"
         )
@@ -237,14 +237,15 @@ def verdict_of(fact: dict[str, Any], number: int, arm: str) -> Verdict:
 def _verdicts(run: Told) -> dict[str, list[Verdict]]:
     """By adapter what the gate said of the arms that acted with it; those that were not up for promotion have no verdict."""
     found: dict[str, list[Verdict]] = {}
-    measured, attempts = run.evaluations(), run.attempts()
+    measured = run.evaluations()
     for name, fact in run.facts.items():
         if not name.startswith(GATE):
             continue
         evaluation = name.removeprefix(GATE)
         for arm in fact["differences"]:
             first = next(iter(measured.get(evaluation, {}).get(arm, [])), "")
-            adapter = attempts[first].policy.adapter if first in attempts else None
+            one = run.outcomes([first]).get(first)
+            adapter = one.policy.adapter if one else None
             if adapter:
                 found.setdefault(adapter, []).append(verdict_of(fact, int(evaluation.partition("/")[0]), arm))
     return found

@@ -10,7 +10,7 @@ from agentevolve.evaluate import pooled_report
 from agentevolve.evaluate.table import points
 from agentevolve.loop.policies import BACK, GATE, Told, back_said, verdict_of
 from agentevolve.protocols import AgentevolveError
-from agentevolve.records import Difference, Report, Trajectory
+from agentevolve.records import Difference, Outcome, Report
 from agentevolve.run.folder import JOURNAL, REFUSED
 from agentevolve.update.context import not_remembered
 
@@ -66,8 +66,8 @@ def _pooled(name: str, measured: Sequence[tuple[Told, Mapping[str, Arms]]]) -> l
     return [pooled_report(arm, found, base if arm != "base" else None, "base" if base else "") for arm, found in arms.items()]
 
 
-def _attempts(run: Told, name: str, ids: Sequence[str]) -> list[Trajectory]:
-    known = run.attempts()
+def _attempts(run: Told, name: str, ids: Sequence[str]) -> list[Outcome]:
+    known = run.outcomes(ids)
     missing = [id for id in ids if id not in known]
     if missing:
         path = run.folder / JOURNAL

@@ -19,11 +19,14 @@ from agentevolve.memory.index import remove_index
 from agentevolve.memory.provenance import holds, line_of
 from agentevolve.memory.seals import CLOSED
 from agentevolve.protocols import AgentevolveError
-from agentevolve.records import Entry, Example, Record, Trajectory
+from agentevolve.records import Entry, Example, Outcome, Record, Trajectory
+from agentevolve.run.checkpoint import CHECKPOINT
 from agentevolve.run.folder import JOURNAL, VIEW, Run
 from agentevolve.run.journal import Journal
 from agentevolve.run.lock import lock
+from agentevolve.run.shards import SHARDS, take_in_all
 
+ENDS = ("", "-wal", "-shm")  # of the files of one SQLite database
 SHORTEST = 12  # characters from which a text is looked for wherever it may have been repeated
 
 
@@ -43,7 +46,7 @@ def forget(place: Path, *, id: str = "", task: str = "", before: int | None = No
 
     Raises AgentevolveError where there is nothing of the kind, or a run is in use; then nothing is changed there.
     """
-    folders = sorted(path.parent for path in place.rglob(JOURNAL))
+    folders = sorted(path.parent for path in place.rglob(JOURNAL) if SHARDS not in path.parts)
     if not folders:
         raise AgentevolveError(f"{place}: not a run: there is no {JOURNAL} in it or below")
     found = [_forget(folder, id, task, before) for folder in folders]
@@ -63,17 +66,18 @@ def _forget(folder: Path, id: str, task: str, before: int | None) -> Forgotten:
     """In an order that lets the same command end what a killed one began: what names the rest goes last."""
     run, memory = Run(folder, quiet=True), folder / "memory"
     try:
+        take_in_all(run)
         with lock(memory) if memory.is_dir() else contextlib.nullcontext():
             lines = Journal(memory / ENTRIES).read() if memory.is_dir() else []
             entries = [Entry.model_validate(line["entry"]) for line in lines if "entry" in line]
             meant = _Meant(id, task, before)
-            attempts = {one.id for one in run.attempts().values() if meant.attempt(one)}
+            attempts = {one.id for one in run.outcomes_of(meant.phase, lost=True) if meant.attempt(one)}
             gone = {one.id: one for one in entries if attempts & set(one.sources) or meant.entry(one)}
             said = _texts(run, attempts, gone)
             sources = attempts or {source for one in gone.values() for source in one.sources}
             rows, adapters = _out_of_rows(folder, attempts, sources, said)
             answers = _out_of_journal(run, attempts, set(gone), said) if attempts or gone else 0
-            _out_of_view(folder)
+            _out_of_derived(folder)
             if gone:
                 _out_of_memory(memory, lines, set(gone))
     finally:
@@ -95,10 +99,16 @@ class _Meant(NamedTuple):
     task: str
     before: int | None
 
-    def attempt(self, one: Trajectory) -> bool:
-        number = one.phase.partition("/")[0]
-        early = self.before is not None and number.isdecimal() and int(number) < self.before
-        return early or one.id == self.id or one.task.id == self.task
+    def attempt(self, one: Outcome) -> bool:
+        return self._early(one.phase) or one.id == self.id or one.task.id == self.task
+
+    def phase(self, name: str) -> bool:
+        """Whether attempts of that phase may be meant."""
+        return bool(self.id or self.task) or self._early(name)
+
+    def _early(self, phase: str) -> bool:
+        number = phase.partition("/")[0]
+        return self.before is not None and number.isdecimal() and int(number) < self.before
 
     def entry(self, one: Entry) -> bool:
         early = self.before is not None and one.round < self.before
@@ -107,11 +117,14 @@ class _Meant(NamedTuple):
 
 def _texts(run: Run, attempts: set[str], gone: dict[str, Entry]) -> set[str]:
     """What was said and seen in what is forgotten, and nowhere else: it may have been repeated."""
-    kept = [one for one in run.attempts().values() if one.id not in attempts]
-    stays = {text for one in kept for text in _of_attempt(one)}
-    said = {text for id in attempts for text in _of_attempt(run.attempts()[id])} | {one.text for one in gone.values()}
+    every = run.attempts()
+    said = {text for id in attempts for text in _of_attempt(every[id])} | {one.text for one in gone.values()}
     said |= {text for one in gone.values() if one.lived for turn in one.lived.turns for text in (turn.action, turn.observation)}
-    return {text for text in said if len(text) >= SHORTEST and text not in stays}
+    said = {text for text in said if len(text) >= SHORTEST}
+    for id, one in every.items() if said else ():
+        if id not in attempts:
+            said.difference_update(_of_attempt(one))
+    return said
 
 
 def _of_attempt(one: Trajectory) -> Iterable[str]:
@@ -122,17 +135,22 @@ def _of_attempt(one: Trajectory) -> Iterable[str]:
 
 def _out_of_journal(run: Run, attempts: set[str], entries: set[str], said: set[str]) -> int:
     """Rewrite the run's journal; how many answers of models were emptied."""
-    before = run.journal.read()
-    after = [_without(line, attempts, entries, said) for line in before]
-    run.journal.rewrite(after)
-    return sum(new is not old and old["kind"] == "fact" for old, new in zip(before, after, strict=True))
+    emptied = 0
+
+    def change(line: dict[str, Any]) -> dict[str, Any]:
+        nonlocal emptied
+        new = _without(line, attempts, entries, said)
+        emptied += new is not line and line["kind"] == "fact"
+        return new
+
+    run.journal.rewrite(change)
+    return emptied
 
 
-def _out_of_view(folder: Path) -> None:
-    """Delete what the inspector has made of the run, or of its seeds together; it is made anew when somebody looks."""
-    for place in (folder, folder.parent):
-        for file in (VIEW, f"{VIEW}-wal", f"{VIEW}-shm"):
-            (place / file).unlink(missing_ok=True)
+def _out_of_derived(folder: Path) -> None:
+    """Delete what was counted of the run, and what the inspector has made of it, or of its seeds together: it is made anew."""
+    for file in [*folder.glob(f"{CHECKPOINT}*"), *(place / f"{VIEW}{end}" for place in (folder, folder.parent) for end in ENDS)]:
+        file.unlink(missing_ok=True)
 
 
 def _without(line: dict[str, Any], attempts: set[str], entries: set[str], said: set[str]) -> dict[str, Any]:

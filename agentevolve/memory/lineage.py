@@ -88,7 +88,7 @@ def trace(place: Path, id: str) -> Lineage:
         ledger = _ledger(run)
         entry = ledger.get(id) if ledger else None
         if ledger and entry:
-            attempts = run.attempts()
+            attempts = run.attempts()  # all are read, one after the other: what they looked at is in them alone
             gone = ledger.gone(entry.id)
             return Lineage(
                 id=entry.id,

@@ -1,7 +1,9 @@
 """A run: one directory, one seed, one append-only journal. What the journal holds is done and is never paid for again.
 
 RUN/config.yaml      what was asked for, every default resolved
-RUN/journal.jsonl    trajectories, reflections, evaluations and gate decisions, in the order in which they happened
+RUN/journal.jsonl    trajectories, reflections, evaluations and gate decisions, in the order in which they happened;
+                     a large run goes on in journal-000002.jsonl (run/segments.py)
+RUN/.journal.sqlite  what was counted of a large journal, so that opening the run need not read it (run/checkpoint.py)
 RUN/underway.jsonl   what is being paid for at this moment
 RUN/journal.d/       what workers elsewhere have made and was not journalled yet (shards.py)
 RUN/memory/          the entries (a journal of their own, and the index made from it)
@@ -14,8 +16,7 @@ import hashlib
 import json
 import random
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,11 +24,16 @@ from pydantic import ValidationError
 
 from agentevolve.policy import Price, Workers
 from agentevolve.protocols import AgentevolveError
-from agentevolve.records import SPLITS, PolicyStamp, Task, Trajectory, Usage
+from agentevolve.records import SPLITS, Outcome, PolicyStamp, Task, Trajectory, Usage, usage_of
 from agentevolve.redact import redacted
+from agentevolve.run.attempts import Attempts, Lent, mark
 from agentevolve.run.budget import Budget
-from agentevolve.run.journal import Journal
+from agentevolve.run.checkpoint import CHECKPOINT, GONE, STANDS, Checkpoint, Counted, Phase, attempt_in
+from agentevolve.run.checkpoint import LOST as FAILED
+from agentevolve.run.journal import encoded
 from agentevolve.run.lock import Lock, lock
+from agentevolve.run.progress import progress
+from agentevolve.run.segments import Line, Segments
 from agentevolve.run.underway import Underway
 
 Part = TypeVar("Part")
@@ -35,6 +41,10 @@ JOURNAL = "journal.jsonl"
 VIEW = ".view.sqlite"  # what the inspector makes of the journal, for itself
 FORMAT = 1
 OPENING = {"kind": "run", "format": FORMAT}  # a journal's first line; the journals of before it had none
+ATTEMPT = b'{"kind":"trajectory",'  # how the line of an attempt begins, as it is written
+ALONE = "run"  # the phase of the attempts of `agentevolve run`
+MEGABYTE = 1 << 20
+LONG = 64  # megabytes of a journal that are counted before anybody is told
 PHASES = ("acquire", "refine", "update", "evaluate")
 ASKED = "ask/"  # the facts that are answers of a model, with what they cost
 LOST = "lost/"  # the facts that say what a stopped attempt or question has cost
@@ -51,7 +61,7 @@ def phase_of(name: str) -> str:
     if name.startswith(ASKED):
         return "refine"
     first = name.split("/")[:2]
-    return "evaluate" if first[0] == "run" or any(part in SPLITS for part in first) else "acquire"
+    return "evaluate" if first[0] == ALONE or any(part in SPLITS for part in first) else "acquire"
 
 
 def identity(task: Task) -> str:
@@ -61,7 +71,8 @@ def identity(task: Task) -> str:
 
 def derived(*parts: object) -> int:
     """A seed of 31 bits that depends on `parts` alone."""
-    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:4], "big") >> 1
+    said = "/".join(map(str, parts)).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.sha256(said).digest()[:4], "big") >> 1
 
 
 def same(task: Task, seed: int, hint: str, stamp: PolicyStamp) -> str:
@@ -74,9 +85,11 @@ class Run:
 
     `round` is the number of the round under way, from 1; `held_out` are the identities of tasks that may not be practised.
     `trajectories` are the attempts that count, `lost` those that the outside failed and that are made again when they are asked
-    for; what they cost stays counted. `embedder` makes the vectors of its memory ("": all-MiniLM-L6-v2); `prices` are those of
-    models that LiteLLM knows no price of, or another one.
-    Opening it locks the folder, until `close`, and reads the whole journal; one that is only read (`read_run`) locks nothing.
+    for; what they cost stays counted. Both are read from the journal one by one, as they are asked for: what is counted, summed
+    or chosen over many is taken from their figures (`phases`, `outcomes`, `outcomes_of`). `embedder` makes the vectors of its
+    memory ("": all-MiniLM-L6-v2); `prices` are those of models that LiteLLM knows no price of, or another one.
+    Opening it locks the folder, until `close`, and counts what its journal says, as far as no checkpoint does; one that is only
+    read (`read_run`) locks nothing.
     Raises AgentevolveError naming the process that has it open, or file and line where the journal is damaged.
     """
 
@@ -86,30 +99,28 @@ class Run:
         self.folder, self.seed, self.quiet = folder, seed, quiet
         self.where = Workers.model_validate(workers)
         self.workers = self.where.count
-        self.journal = Journal(folder / JOURNAL, OPENING)
+        self.journal = Segments(folder / JOURNAL, OPENING)
         self.round = 1
         self.held_out: frozenset[str] = frozenset()
-        self.lent: dict[str, Trajectory] = {}
+        self.lent = Lent()
         self.answered: dict[str, dict[str, Any]] = {}
-        self.trajectories: dict[str, Trajectory] = {}
-        self.lost: dict[str, Trajectory] = {}
-        self.facts: dict[str, Any] = {}
         self.prices: Mapping[str, Price] = {}
         self.embedder = ""
         self.notes = Underway(folder)
         self.budget = Budget(notes=self.notes)
-        self._replaced: list[Trajectory] = []
-        self._makings: dict[str, int] = defaultdict(int)
         self._parts: dict[str, tuple[str, Any]] = {}
-        self._lock = threading.Lock()
+        self._lock, self._counting = threading.Lock(), threading.RLock()
         self._held: Lock | None = None if read_only else lock(folder)
         try:
-            for number, line in enumerate(self.journal.read(), 1):
-                self._take(line, number)
+            self._counted = Checkpoint(folder / CHECKPOINT, self.journal)
+            self.facts = self._counted.facts
+            self.trajectories, self.lost = Attempts(self._counted, STANDS), Attempts(self._counted, FAILED)
+            self._catch_up()
             if self._held:
                 self._charge()
         except BaseException:
-            self.close()
+            if self._held:
+                self._held.release()
             raise
 
     def add(self, trajectory: Trajectory) -> None:
@@ -117,8 +128,10 @@ class Run:
         with self._lock:
             if trajectory.id in self.trajectories:
                 raise ValueError(f"trajectory {trajectory.id} is journalled already")
-            self._append({"kind": "trajectory", "data": trajectory.model_dump(mode="json")})
-            self._keep(trajectory)
+            with self._counting:
+                line, clean = self._append({"kind": "trajectory", "data": trajectory.model_dump(mode="json")})
+                self._keep(trajectory, line, clean)
+                self._counted.write()
 
     def lose(self, name: str, usage: Usage) -> None:
         """Journal what an attempt or a question has cost that was stopped before its end: it is made again, this was spent."""
@@ -128,7 +141,7 @@ class Run:
 
     def making(self, name: str) -> str:
         """The name of this making of an attempt or question, for what is spent on it meanwhile."""
-        return f"{name}#{self._makings[name]}"
+        return f"{name}#{self._counted.makings(name)}"
 
     def accept(self, name: str, ids: Iterable[str]) -> None:
         """Let the lost ones among these attempts stay lost: what `name` is was derived without them."""
@@ -144,9 +157,21 @@ class Run:
                 number = sum(fact.startswith(f"{AGAIN}{name} ") for fact in self.facts)
                 self.once(f"{AGAIN}{name} {number}", lambda: list(ids))
 
-    def attempts(self) -> dict[str, Trajectory]:
+    def attempts(self) -> Mapping[str, Trajectory]:
         """Every attempt by its id as it stands, the lost ones among them."""
-        return self.trajectories | self.lost
+        return Attempts(self._counted, STANDS, FAILED)
+
+    def phases(self, *, lost: bool = False) -> dict[str, Phase]:
+        """The phases of the attempts that count, with `lost` of the lost ones too: how many they are, and what time they took."""
+        return self._counted.phases((STANDS, FAILED) if lost else (STANDS,))
+
+    def outcomes(self, ids: Iterable[str]) -> Mapping[str, Outcome]:
+        """The figures of those of these attempts that are there, the lost ones among them, by id."""
+        return self._counted.of_ids(ids)
+
+    def outcomes_of(self, wanted: Callable[[str], bool], *, lost: bool = False) -> Iterator[Counted]:
+        """The figures of the attempts that count, with `lost` of those that are lost too, in the phases that are `wanted`."""
+        return self._counted.of_phases(wanted, (STANDS, FAILED) if lost else (STANDS,))
 
     def spend(self, name: str, usage: Usage) -> None:
         """Journal and book, once, what something that is neither an attempt nor a question has cost."""
@@ -158,8 +183,9 @@ class Run:
         """The JSON value journalled under `name`, made and journalled now if it is not there yet."""
         if name not in self.facts:
             value = make()
-            self._append({"kind": "fact", "name": name, "data": value})
-            self._note(name, value)
+            with self._counting:
+                line, clean = self._append({"kind": "fact", "name": name, "data": value})
+                self._note(name, value, line, clean)
         return self.facts[name]
 
     def about(self, name: str, value: Any) -> Any:
@@ -176,13 +202,15 @@ class Run:
 
     def evaluations(self) -> dict[str, dict[str, list[str]]]:
         """The finished evaluations by name (`1/val`, …), or the attempts of `agentevolve run`: ids by arm."""
-        return evaluations(self.facts, self.attempts().values())
+        return evaluations(self.facts, self._counted.tried(ALONE, (STANDS, FAILED)))
 
     def acquired(self, *rounds: int) -> list[Trajectory]:
         """The attempts of these rounds' acquire phases (none named: of all so far), in the order of their ids, round by round."""
         wanted = [f"{number}/acquire" for number in rounds or range(1, self.round + 1)]
-        found = {trajectory.id: trajectory.phase.split("/")[:2] for trajectory in self.trajectories.values()}
-        return [self.trajectories[id] for name in wanted for id in sorted(found) if "/".join(found[id]) == name]
+        found: dict[str, list[str]] = {name: [] for name in wanted}
+        for one in self.outcomes_of(lambda phase: _stage(phase) in found):
+            found[_stage(one.phase)].append(one.id)
+        return [self.trajectories[id] for name in wanted for id in sorted(found[name])]
 
     def borrow(self, other: Run) -> None:
         """Take what `other` has paid for instead of paying again: attempts of a bare model, and answers, to the very same.
@@ -191,9 +219,7 @@ class Run:
         """
         for name in [name for name in other.facts if name.startswith(MANNER)]:
             self.once(name, lambda name=name: other.facts[name])  # type: ignore[misc]
-        for one in other.trajectories.values():
-            if not one.lost and not (one.policy.adapter or one.policy.memory):
-                self.lent.setdefault(same(one.task, one.seed, one.hint, one.policy), one)
+        self.lent.take(other._counted)
         self.answered |= {fact["same"]: fact for fact in other.facts.values() if isinstance(fact, dict) and "same" in fact}
 
     def limit(self, max_tokens: int | None, max_usd: float | None) -> None:
@@ -204,11 +230,15 @@ class Run:
         """What the run has cost so far, in this process and in those before it."""
         return sum(self.costs().values(), Usage())
 
-    def costs(self) -> dict[str, Usage]:
-        """What each phase has cost so far: acquire (attempts), refine (questions), update (training, embedding), evaluate."""
+    def costs(self, wanted: Callable[[str], bool] = lambda phase: True) -> dict[str, Usage]:
+        """What each phase has cost so far: acquire (attempts), refine (questions), update (training, embedding), evaluate.
+
+        Of attempts only those in the phases that are `wanted` are counted (by default all).
+        """
         costs = dict.fromkeys(PHASES, Usage())
-        for trajectory in (*self.trajectories.values(), *self.lost.values(), *self._replaced):
-            costs[phase_of(trajectory.phase)] += trajectory.usage
+        for phase, cost in self._counted.costs.items():
+            if wanted(phase):
+                costs[phase_of(phase)] += usage_of(cost)
         for name, fact in self.facts.items():
             kind, _, rest = name.partition("/")
             if f"{kind}/" in (ASKED, LOST, SPENT) and "usage" in fact:
@@ -219,7 +249,7 @@ class Run:
     def learning(self) -> tuple[int, Usage]:
         """How many attempts were made to learn from, and what learning has cost so far: everything but evaluation."""
         costs = self.costs()
-        episodes = sum(phase_of(trajectory.phase) == "acquire" for trajectory in self.trajectories.values())
+        episodes = sum(found.attempts for phase, found in self.phases().items() if phase_of(phase) == "acquire")
         return episodes, costs["acquire"] + costs["refine"] + costs["update"]
 
     def derive(self, *parts: object) -> int:
@@ -261,68 +291,95 @@ class Run:
                 self._parts.clear()
                 self.notes.close()
                 if self._held:
+                    with self._counting:
+                        self._counted.write()
                     self._held.release()
                 self._held = None
 
-    def _append(self, line: dict[str, Any]) -> None:
+    def _append(self, record: dict[str, Any]) -> tuple[Line, bool]:
+        """Journal a record; its line, and whether that says just what the record does."""
         if self._held is None:
             raise AgentevolveError(f"{self.folder}: cannot write: the run was closed, or opened for reading only")
-        self.journal.append(line)
+        [line] = self.journal.append(record)
+        return line, encoded(record)[:-1] == line.text
 
-    def _keep(self, trajectory: Trajectory) -> None:
+    def _keep(self, trajectory: Trajectory, line: Line, clean: bool = True) -> None:
         """Let an attempt stand in the place of an earlier making of it."""
-        self._replace([trajectory.id])
-        self._makings[trajectory.id] += 1
-        (self.lost if trajectory.lost else self.trajectories)[trajectory.id] = trajectory
+        alike = None
+        if not (trajectory.lost or trajectory.policy.adapter or trajectory.policy.memory):
+            alike = mark(same(trajectory.task, trajectory.seed, trajectory.hint, trajectory.policy))
+        self._counted.keep(trajectory, line, alike, clean=clean)
 
-    def _replace(self, ids: Sequence[str]) -> None:
-        for id in ids:
-            found = [held.pop(id) for held in (self.trajectories, self.lost) if id in held]
-            self._replaced += found
-
-    def _note(self, name: str, value: Any) -> None:
+    def _note(self, name: str, value: Any, line: Line, clean: bool = True) -> None:
         """Keep a fact, and do what it says of attempts."""
-        self.facts[name] = value
+        self._counted.say(name, value, line, clean=clean)
         if name.startswith(ACCEPTED):
-            self.trajectories |= {id: self.lost.pop(id) for id in value if id in self.lost}
+            self._counted.move(value, STANDS, only=FAILED)
         elif name.startswith(AGAIN):
-            self._replace(value)
+            self._counted.move(value, GONE)
         elif name.startswith(ASKED):
-            self._makings[name] += 1
+            self._counted.made(name)
         elif name.startswith(LOST):
-            self._makings[name.removeprefix(LOST).rpartition("/")[0]] += 1
+            self._counted.made(name.removeprefix(LOST).rpartition("/")[0])
 
     def _charge(self) -> None:
         """Journal what a killed process had spent on what it did not end."""
         for name, usage in self.notes.left().items():
             what, _, number = name.rpartition("#")
-            if number == str(self._makings[what]):
+            if number == str(self._counted.makings(what)):
                 self.lose(what, usage)
         self.notes.clear()
 
-    def _take(self, line: dict[str, Any], number: int) -> None:
-        where = f"{self.journal.path}:{number}"
+    def _catch_up(self) -> None:
+        """Count what the journal says and the checkpoint does not, and write that down if it is much."""
+        left = -(-(self._counted.until - self._counted.done) // MEGABYTE)
+        shown = progress(f"{self.folder}: reading the journal, MB", left, quiet=self.quiet or left < LONG)
+        with shown as advance, self._counted.counting():
+            told = self._counted.done
+            for line in self.journal.lines(told, self._counted.until):
+                self._take(line)
+                if line.at - told >= MEGABYTE:
+                    told += MEGABYTE
+                    advance("")
+        self._counted.write()
+
+    def _take(self, line: Line) -> None:
+        if line.text.startswith(ATTEMPT) and (one := attempt_in(self.journal, line)):
+            return self._keep(one, line)
+        said = self.journal.parse(line)
         try:
-            match line["kind"]:
+            match said["kind"]:
                 case "trajectory":
-                    self._keep(Trajectory.model_validate(line["data"]))
+                    self._keep(Trajectory.model_validate(said["data"]), line)
                 case "fact":
-                    self._note(line["name"], line["data"])
+                    self._note(said["name"], said["data"], line)
+                case "segment":
+                    self._counted.skip(line)
                 case "run":
-                    _check_version(where, "format", line["format"], [FORMAT])
+                    self._check_version(line, "format", said["format"], [FORMAT])
+                    self._counted.skip(line)
                 case kind:
-                    _check_version(where, "kind", kind, ["fact", "run", "trajectory"])
+                    self._check_version(line, "kind", kind, ["fact", "run", "trajectory"])
         except (KeyError, TypeError, ValidationError) as error:
             why = str(error).splitlines()[0]
-            raise AgentevolveError(f"{where}: not a line of a run's journal ({why}); nothing was changed") from None
+            raise AgentevolveError(f"{self._where(line)}: not a line of a run's journal ({why}); nothing was changed") from None
+
+    def _check_version(self, line: Line, field: str, value: object, known: Sequence[object]) -> None:
+        """Raise AgentevolveError for what only a newer version can have written."""
+        if value not in known:
+            names, where = ", ".join(map(str, known)), self._where(line)
+            raise AgentevolveError(f"{where}: {field}: {repr(value)[:100]} is not known; this version reads {field} {names}")
+
+    def _where(self, line: Line) -> str:
+        path, number = self.journal.whereabouts(line.at)
+        return f"{path}:{number}"
 
 
-def evaluations(facts: Mapping[str, Any], attempts: Iterable[Trajectory]) -> dict[str, dict[str, list[str]]]:
-    """What a run's facts say was measured, and those of its `attempts` that `agentevolve run` made: by name the ids by arm."""
+def evaluations(facts: Mapping[str, Any], tried: Iterable[tuple[str, str, str]]) -> dict[str, dict[str, list[str]]]:
+    """What a run's facts say was measured: by name the ids by arm. `tried` are `agentevolve run`'s attempts: id, split, model."""
     found = {name.removeprefix(EVALUATION): arms for name, arms in facts.items() if name.startswith(EVALUATION)}
-    for one in attempts:
-        if one.phase == "run":
-            found.setdefault(f"run {one.task.split}", {}).setdefault(one.policy.model, []).append(one.id)
+    for id, split, model in tried:
+        found.setdefault(f"run {split}", {}).setdefault(model, []).append(id)
     return found
 
 
@@ -341,13 +398,24 @@ def started(place: Path) -> list[Path]:
     return sorted(folder for folder in place.glob("seed-*") if (folder / JOURNAL).is_file())
 
 
+def journal_of(folder: Path) -> Segments:
+    """The journal of the run in `folder`, to be read."""
+    return Segments(folder / JOURNAL, OPENING)
+
+
+def written(folder: Path) -> float:
+    """When the journal of the run in `folder` was last written, in seconds since 1970."""
+    return journal_of(folder).written()[2] / 1e9
+
+
 def read_run(folder: Path) -> Run:
-    """The run in `folder` for reading alone, also while another process writes: nothing is locked, made or changed."""
-    return Run(folder, quiet=True, read_only=True)
+    """The run in `folder` for reading alone, also while another process writes: nothing is locked or changed.
+
+    What was counted of a large journal is written down, where that can be done.
+    """
+    return Run(folder, read_only=True)
 
 
-def _check_version(where: str, field: str, value: object, known: Sequence[object]) -> None:
-    """Raise AgentevolveError for what only a newer version can have written."""
-    if value not in known:
-        names = ", ".join(map(str, known))
-        raise AgentevolveError(f"{where}: {field}: {repr(value)[:100]} is not known; this version reads {field} {names}")
+def _stage(phase: str) -> str:
+    """A phase without what comes after its round and its first word."""
+    return "/".join(phase.split("/")[:2])

@@ -63,7 +63,7 @@ class Journal:
     def parse(self, line: bytes, number: int) -> dict[str, Any]:
         """The line of that number as a dict. Raises AgentevolveError naming file and line when it is not a JSON object."""
         try:
-            record = _loaded(line)
+            record = loaded(line)
         except ValueError as error:
             raise self._damage(number, str(error)) from None
         if not isinstance(record, dict):
@@ -72,6 +72,10 @@ class Journal:
 
     def append(self, *records: dict[str, Any]) -> list[bytes]:
         """Append the records, all or none of them, and wait until they are on disk; the lines as they lie there."""
+        return self.put(*records)[1]
+
+    def put(self, *records: dict[str, Any]) -> tuple[int, list[bytes]]:
+        """As `append`; besides the lines, the byte at which the first of them begins."""
         with self._lock:
             try:
                 return self._write(records)
@@ -80,20 +84,20 @@ class Journal:
 
     def rewrite(self, records: Sequence[dict[str, Any]]) -> None:
         """Put these records in the place of all that is there, whole or not at all. Only for who holds the folder."""
-        write_whole(self.path, b"".join(map(_encoded, records)))
+        write_whole(self.path, b"".join(encoded(redacted(record)) for record in records))
 
-    def _write(self, records: Sequence[dict[str, Any]]) -> list[bytes]:
+    def _write(self, records: Sequence[dict[str, Any]]) -> tuple[int, list[bytes]]:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             hold(descriptor, wait=True)
             size = _whole(descriptor)
             opening = [self._opening] if self._opening and not size else []
-            lines = [_encoded(record) for record in [*opening, *records]]
+            lines = [encoded(redacted(record)) for record in [*opening, *records]]
             _append(descriptor, b"".join(lines), size)
         finally:
             os.close(descriptor)
-        return lines[len(opening) :]
+        return size + sum(map(len, lines[: len(opening)])), lines[len(opening) :]
 
     def _damage(self, number: int, why: str) -> AgentevolveError:
         return AgentevolveError(
@@ -101,16 +105,18 @@ class Journal:
         )
 
 
-def _loaded(line: bytes) -> Any:
-    """By pydantic's parser, in a third of the time; what it does not take, such as half a surrogate pair, by Python's."""
+def loaded(line: bytes | str) -> Any:
+    """The JSON value, by pydantic's parser in a third of the time; what that does not take, such as half a surrogate pair, by
+    Python's. Raises ValueError."""
     try:
         return from_json(line)
     except ValueError:
         return json.loads(line)
 
 
-def _encoded(record: dict[str, Any]) -> bytes:
-    text = json.dumps(redacted(record), ensure_ascii=False, separators=(",", ":"))
+def encoded(record: dict[str, Any]) -> bytes:
+    """The record as a line, with its end; nothing is hidden in it."""
+    text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
     return f"{text}\n".encode("utf-8", "backslashreplace")
 
 

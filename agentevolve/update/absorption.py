@@ -41,13 +41,13 @@ def absorbed(policy: Policy, run: Run, *, attempts: int = 1, most: int = 32) -> 
 def _tried(run: Run, adapter: str) -> set[str]:
     """The tasks that this adapter has tried without memory in earlier rounds."""
     phases = {f"{number}/{PROBE}" for number in range(1, run.round)}
-    return {one.task.id for one in run.trajectories.values() if one.phase in phases and one.policy.adapter == adapter}
+    return {one.task.id for one in run.outcomes_of(phases.__contains__) if one.policy.adapter == adapter}
 
 
 def _known(run: Run) -> set[str]:
     latest: dict[str, bool] = {}
     for number in range(1, run.round + 1):  # what a resumed run holds of later rounds does not count
-        probed = [one for one in run.trajectories.values() if one.phase == f"{number}/{PROBE}"]
+        probed = list(run.outcomes_of(f"{number}/{PROBE}".__eq__))
         lost = {one.task.id for one in probed if not one.solved}
         latest |= {one.task.id: one.task.id not in lost for one in probed}
     return {task for task, solved in latest.items() if solved}

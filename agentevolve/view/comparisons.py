@@ -12,7 +12,7 @@ from agentevolve.evaluate import Arm, Learnt, Standing, curves, standings
 from agentevolve.loop.compare import CONFIG, CONTROLS, ROUND, rounds_of, taught_in
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Trajectory, Turn
-from agentevolve.run.folder import JOURNAL, Run, read_run
+from agentevolve.run.folder import Run, journal_of, read_run
 from agentevolve.view.figures import Brief, svg
 from agentevolve.view.places import runs_of
 from agentevolve.view.rows import number_of
@@ -79,7 +79,7 @@ class Comparisons:
         return Compared(config, parts, through, rows)
 
     def _part(self, place: Path, config: Comparison) -> Part:
-        state = _written(place / JOURNAL)
+        state = journal_of(place).written()
         known = self._parts.get(place)
         if known is None or known[0] != state:
             known = state, part_of(read_run(place), config)
@@ -181,9 +181,6 @@ def _place(tasks: str, config: Comparison) -> tuple[int, str]:
 
 def _state(place: Path) -> Hashable:
     """What changes when the comparison or one of its runs does."""
-    return tuple((str(path), _written(path)) for path in (place / CONFIG, *(run / JOURNAL for run in runs_of(place))))
-
-
-def _written(path: Path) -> Hashable:
-    about = path.stat()
-    return about.st_ino, about.st_size, about.st_mtime_ns
+    about = (place / CONFIG).stat()
+    written = [(str(run), journal_of(run).written()) for run in runs_of(place)]
+    return about.st_ino, about.st_size, about.st_mtime_ns, *written

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from typing import Any
 from agentevolve.loop.compare import ROUND
 from agentevolve.loop.policies import GATE
 from agentevolve.loop.reports import Found, reports
-from agentevolve.records import PolicyStamp, Task, Trajectory, Turn, Usage
-from agentevolve.run.folder import EVALUATION, PHASES, evaluations, phase_of
+from agentevolve.records import COSTS, PolicyStamp, Task, Trajectory, Turn, Usage
+from agentevolve.run.folder import ALONE, EVALUATION, PHASES, evaluations, phase_of
 from agentevolve.view.index import ReadIndex, Row, facts_of
 from agentevolve.view.schema import USAGE
 
@@ -33,6 +33,11 @@ class Brief(Trajectory):
         return self.spent
 
     @property
+    def cost(self) -> tuple[float, ...]:
+        """The same as numbers, in the order of COSTS."""
+        return tuple(getattr(self.spent, name) for name in COSTS)
+
+    @property
     def cut(self) -> bool:
         """Whether something of what was recalled was shortened to fit."""
         return self.shortened
@@ -48,10 +53,15 @@ class Seed:
 
     def evaluations(self) -> dict[str, dict[str, list[str]]]:
         """The finished evaluations by name, or the attempts of `agentevolve run`: ids by arm."""
-        return evaluations(self.facts, self.attempts().values())
+        tried = (one for one in self.attempts().values() if one.phase == ALONE)
+        return evaluations(self.facts, ((one.id, one.task.split, one.policy.model) for one in tried))
 
     def attempts(self) -> Mapping[str, Brief]:
         """The attempts that an evaluation names, or those of `agentevolve run`, by id."""
+        return self._attempts
+
+    def outcomes(self, ids: Iterable[str]) -> Mapping[str, Brief]:
+        """Those of the attempts that are asked for, and all others that an evaluation names."""
         return self._attempts
 
     @cached_property
@@ -59,7 +69,7 @@ class Seed:
         wanted = {id for name, arms in self.facts.items() if name.startswith(EVALUATION) for ids in arms.values() for id in ids}
         found = self._index.ask("SELECT * FROM attempts WHERE seed = ? AND standing = 1 ORDER BY n", (self._seed,))
         stamps: dict[str, PolicyStamp] = {}
-        return {one["id"]: brief(one, stamps) for one in found if one["id"] in wanted or one["phase"] == "run"}
+        return {one["id"]: brief(one, stamps) for one in found if one["id"] in wanted or one["phase"] == ALONE}
 
 
 def brief(row: Row, stamps: dict[str, PolicyStamp]) -> Brief:

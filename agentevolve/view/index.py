@@ -19,13 +19,12 @@ from typing import Any
 
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Trajectory
-from agentevolve.run.folder import ACCEPTED, AGAIN, JOURNAL, OPENING, VIEW, seeds
-from agentevolve.run.journal import Journal
+from agentevolve.run.checkpoint import attempt_in
+from agentevolve.run.folder import ACCEPTED, AGAIN, ATTEMPT, OPENING, VIEW, journal_of, seeds
+from agentevolve.run.segments import Line, Segments
 from agentevolve.view import rows
 from agentevolve.view.schema import TABLES, VERSION
 
-TAIL = 4_096  # bytes before the place that was read up to, by which a rewritten journal is known
-BLOCK = 8 << 20
 WAIT = 30.0  # seconds for another viewer that is reading in the same run
 
 Row = sqlite3.Row
@@ -54,7 +53,7 @@ class ReadIndex:
         with self._lock:
             for seed, folder in sorted(self.folders.items()):
                 with self._writing():
-                    self._words(seed, folder / JOURNAL)
+                    self._words(seed, journal_of(folder))
 
     def ask(self, query: str, values: Sequence[object] = ()) -> list[Row]:
         """The rows that a query finds."""
@@ -77,14 +76,11 @@ class ReadIndex:
 
     def body(self, n: int, size: int, seed: int) -> Trajectory:
         """The attempt whose line has that number and size, read from the journal."""
-        path = self.folders[seed] / JOURNAL
-        with path.open("rb") as file:
-            file.seek(rows.start_of(n))
-            line = file.read(size)
-        try:
-            return Trajectory.model_validate(Journal(path).parse(line, 0)["data"])
-        except (AgentevolveError, KeyError, ValueError):
-            raise AgentevolveError(f"{path}: was rewritten meanwhile; look again") from None
+        journal = journal_of(self.folders[seed])
+        one = attempt_in(journal, Line(rows.start_of(n), journal.line(rows.start_of(n), size)))
+        if one is None:
+            raise AgentevolveError(f"{journal.path}: was rewritten meanwhile; look again")
+        return one
 
     def close(self) -> None:
         """Give back what it holds."""
@@ -102,19 +98,19 @@ class ReadIndex:
             raise
 
     def _update(self, seed: int, folder: Path) -> bool:
-        path = folder / JOURNAL
-        about = path.stat()
+        journal = journal_of(folder)
+        about = journal.written()
         found = self._source(seed)
-        if found and (about.st_ino, about.st_size, about.st_mtime_ns) == (found["inode"], found["size"], found["changed"]):
+        if found and about == (found["inode"], found["size"], found["changed"]):
             return False
         with self._writing():
-            start = self._go_on(seed, path, about)
-            end = _whole(path, about.st_size)
-            for at, line in _lines(path, start, end):
-                self._take(line, seed, at, path)
+            start = end = self._go_on(seed, journal, about)
+            for line in journal.lines(start):
+                self._take(line, seed, journal)
+                end = line.at + len(line.text) + 1
             self._db.execute(
                 "UPDATE sources SET name = ?, inode = ?, size = ?, changed = ?, done = ?, tail = ? WHERE seed = ?",
-                (folder.name, about.st_ino, about.st_size, about.st_mtime_ns, end, _tail(path, end), seed),
+                (folder.name, *about, end, _tail(journal, end), seed),
             )
         return end != start
 
@@ -122,11 +118,11 @@ class ReadIndex:
         found = self._db.execute("SELECT * FROM sources WHERE seed = ?", (seed,)).fetchone()
         return found if isinstance(found, sqlite3.Row) else None
 
-    def _go_on(self, seed: int, path: Path, about: os.stat_result) -> int:
+    def _go_on(self, seed: int, journal: Segments, about: tuple[int, int, int]) -> int:
         """From which byte to read on; all of a journal that is not the one that was read before."""
         found = self._source(seed)
-        longer = found is not None and found["inode"] == about.st_ino and found["done"] <= about.st_size
-        if found and longer and _tail(path, found["done"]) == found["tail"]:
+        longer = found is not None and found["inode"] == about[0] and found["done"] <= about[1]
+        if found and longer and _tail(journal, found["done"]) == found["tail"]:
             return int(found["done"])
         span = rows.place(seed, 0), rows.place(seed + 1, 0)
         for table in ("uses", "attempts", "facts"):
@@ -138,20 +134,22 @@ class ReadIndex:
         self._db.execute("INSERT OR REPLACE INTO sources (seed, done, said) VALUES (?, 0, 0)", (seed,))
         return 0
 
-    def _take(self, line: bytes, seed: int, at: int, path: Path) -> None:
+    def _take(self, line: Line, seed: int, journal: Segments) -> None:
         try:
-            said = Journal(path).parse(line, 0)
+            said = journal.parse(line)
             match said["kind"]:
                 case "trajectory":
-                    self._attempt(said["data"], seed, at, len(line))
+                    self._attempt(said["data"], seed, line.at, len(line.text))
                 case "fact":
-                    self._fact(said, seed, at)
+                    self._fact(said, seed, line.at)
+                case "segment":
+                    pass
                 case "run" if said["format"] == OPENING["format"]:
                     pass
                 case kind:
                     raise KeyError(f"kind: {str(kind)[:100]!r}, or its format, is not known")
         except (AgentevolveError, KeyError, TypeError, AttributeError) as error:
-            number = sum(1 for _ in _lines(path, 0, at)) + 1
+            path, number = journal.whereabouts(line.at)
             raise AgentevolveError(f"{path}:{number}: not a line of a run's journal ({str(error)[:200]})") from None
 
     def _attempt(self, one: rows.Line, seed: int, at: int, size: int) -> None:
@@ -173,14 +171,14 @@ class ReadIndex:
         """What is made again stands no more; what it cost stays counted."""
         self._db.executemany("UPDATE attempts SET standing = 0 WHERE id = ? AND seed = ?", [(rows.plain(id), seed) for id in ids])
 
-    def _words(self, seed: int, path: Path) -> None:
+    def _words(self, seed: int, journal: Segments) -> None:
         found = self._source(seed)
         if not found or found["said"] >= found["done"]:
             return
-        for at, line in _lines(path, found["said"], found["done"]):
-            if line.startswith(b'{"kind":"trajectory"'):
-                said = rows.words_of(Journal(path).parse(line, 0)["data"])
-                self._db.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (rows.place(seed, at), said))
+        for line in journal.lines(found["said"], found["done"]):
+            if line.text.startswith(ATTEMPT):
+                said = rows.words_of(journal.parse(line)["data"])
+                self._db.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (rows.place(seed, line.at), said))
         self._db.execute("UPDATE sources SET said = ? WHERE seed = ?", (found["done"], seed))
 
 
@@ -225,39 +223,9 @@ def _connected(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _whole(path: Path, size: int) -> int:
-    """How much of the first `size` bytes is whole lines: those a writer never changes again."""
-    with path.open("rb") as file:
-        end = size
-        while end:
-            start = max(0, end - TAIL)
-            file.seek(start)
-            found = file.read(end - start).rfind(b"\n") + 1
-            if found:
-                return start + found
-            end = start
-    return 0
-
-
-def _lines(path: Path, start: int, end: int) -> Iterator[tuple[int, bytes]]:
-    """The lines from byte `start` to `end`, without their ends, each with the byte at which it begins."""
-    with path.open("rb") as file:
-        file.seek(start)
-        at, rest = start, b""
-        while (left := end - at - len(rest)) > 0:
-            block = file.read(min(BLOCK, left))
-            if not block:
-                return  # cut meanwhile: by a rewrite, which the next look finds
-            *whole, rest = (rest + block).split(b"\n")
-            for line in whole:
-                yield at, line
-                at += len(line) + 1
-
-
-def _tail(path: Path, end: int) -> str:
-    with path.open("rb") as file:
-        file.seek(max(0, end - TAIL))
-        return hashlib.sha256(file.read(min(TAIL, end))).hexdigest()
+def _tail(journal: Segments, done: int) -> str:
+    """What of a journal that was read up to a place is not so in one that was rewritten."""
+    return json.dumps(journal.signs(done)[-1])
 
 
 def facts_of(index: ReadIndex, seed: int, prefix: str = "") -> dict[str, Any]:

@@ -14,12 +14,14 @@ from agentevolve.loop.compare import CONFIG
 from agentevolve.memory.folder import ABOUT
 from agentevolve.memory.folder import JOURNAL as ENTRIES
 from agentevolve.protocols import AgentevolveError
-from agentevolve.run.folder import JOURNAL, VIEW, started
+from agentevolve.run.checkpoint import CHECKPOINT
+from agentevolve.run.folder import JOURNAL, VIEW, journal_of, started, written
 from agentevolve.run.lock import LOCK
 from agentevolve.view.index import ReadIndex
 from agentevolve.view.rows import SEED
 
 DEEP = 3  # folders below the given one that are looked into
+JOURNALS = "journal*.jsonl"  # the files of a run's journal
 SEVERAL = 500  # runs that are listed
 HERE = "run"  # the name of a run that is the given folder itself
 State = Literal["under way", "stopped on the way", "at rest"]
@@ -89,9 +91,9 @@ class Places:
         """What changes when a journal of that run or comparison grows, of any where none is named, or one more run was read."""
         sizes = []
         for place in self._named(name):
-            for path in (place / JOURNAL, *place.glob(f"seed-*/{JOURNAL}")):
-                with contextlib.suppress(OSError):
-                    sizes.append(path.stat().st_size)
+            for folder in started(place):
+                with contextlib.suppress(OSError, AgentevolveError):
+                    sizes.append(journal_of(folder).written()[1])
         return f"{len(self.unread)}-{len(sizes)}-{sum(sizes)}"
 
     def close(self) -> None:
@@ -160,14 +162,15 @@ def settings(place: Path) -> dict[str, Any]:
 
 def changed(place: Path) -> float:
     """When a journal of the run was last written, in seconds since 1970."""
-    return max(folder.joinpath(JOURNAL).stat().st_mtime for folder in started(place))
+    return max(map(written, started(place)))
 
 
 def _read(place: Path) -> Iterator[Path]:
     """What is read of a run, and the index that is written."""
     yield from (place, place / VIEW)
     for folder in started(place):
-        yield from (folder, folder / JOURNAL, folder / "memory", folder / "memory" / ENTRIES, folder / "memory" / ABOUT)
+        yield from (folder, folder / CHECKPOINT, *sorted(folder.glob(JOURNALS)))
+        yield from (folder / "memory", folder / "memory" / ENTRIES, folder / "memory" / ABOUT)
         yield from (folder / "memory" / "closed", folder / "adapters")
         if (folder / "adapters").is_dir():
             for adapter in (folder / "adapters").iterdir():

@@ -10,7 +10,7 @@ from agentevolve.config import Comparison, read_comparison
 from agentevolve.evaluate import Standing, caveats, to_json
 from agentevolve.evaluate.scoreboard import cells, columns
 from agentevolve.loop.compare import CONFIG, CONTROLS
-from agentevolve.run.folder import JOURNAL
+from agentevolve.run.folder import written
 from agentevolve.view.comparisons import Compared, Part, unit, wanted
 from agentevolve.view.places import runs_of, state
 
@@ -107,4 +107,4 @@ def _asked(config: Comparison) -> dict[str, Any]:
 
 def _changed(place: Path) -> float:
     """When it was last written, in seconds since 1970."""
-    return max(path.stat().st_mtime for path in (place / CONFIG, *(run / JOURNAL for run in runs_of(place))))
+    return max([(place / CONFIG).stat().st_mtime, *map(written, runs_of(place))])

@@ -131,6 +131,7 @@ def test_seeds_hang_on_the_runs_seed_and_the_parts_alone(tmp_path):
     seeds = {run.derive(*parts) for run in (one, other) for parts in (("x", 1), ("x", 2), ("y", 1))}
     assert len(seeds) == 6
     assert all(0 <= seed < 2**31 for seed in seeds)
+    assert one.derive("half \ud800 pair") == same.derive("half \ud800 pair") != one.derive("half \udfff pair")
     assert one.rng("x").random() == same.rng("x").random() != other.rng("x").random()
 
 

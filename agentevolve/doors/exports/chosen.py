@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, cast
 
 from agentevolve.given import cut, shown
 from agentevolve.protocols import AgentevolveError
-from agentevolve.records import SPLITS, Record, Split, Trajectory
+from agentevolve.records import SPLITS, Outcome, Record, Split, Trajectory
 from agentevolve.redact import plain
-from agentevolve.run.folder import JOURNAL, read_run, seeds
+from agentevolve.run.folder import read_run, seeds, written
 
 Files = Iterator[tuple[str, str]]  # names within the export's folder, and what each holds
 
@@ -43,7 +43,7 @@ def wanted(splits: Sequence[str], *, solved: bool, round: int | None, env: str |
 
 def origin(place: Path) -> Origin:
     """What the run at `place` is called, and when its journals were last written."""
-    last = max((folder / JOURNAL).stat().st_mtime for folder in seeds(place))
+    last = max(written(folder) for folder in seeds(place))
     return Origin(cut(plain(place.resolve().name)), datetime.fromtimestamp(last, UTC))
 
 
@@ -53,27 +53,25 @@ def chosen(place: Path, asked: Wanted) -> list[Trajectory]:
     Those that were forgotten are left out: there is nothing of them but what they cost. Raises AgentevolveError, naming what
     there is, when nothing is left.
     """
-    folders = seeds(place)
-    found = []
-    for folder in folders:
-        prefix = f"{folder.name}/" if len(folders) > 1 else ""
-        kept = [one for one in read_run(folder).attempts().values() if not one.forgotten]
-        found += [one.model_copy(update={"id": prefix + one.id}) if prefix else one for one in kept]
-    left = found
+    runs = [read_run(folder) for folder in seeds(place)]
+    left = [(run, one) for run in runs for one in run.outcomes_of(lambda _: True, lost=True) if not one.forgotten]
     for words, value, of in _conditions(asked):
         before = left
-        left = [one for one in before if of(one) in value]
+        left = [(run, one) for run, one in before if of(one) in value]
         if before and not left:
-            known = ", ".join(sorted({str(of(one)) for one in before}))
+            known = ", ".join(sorted({str(of(one)) for _, one in before}))
             raise AgentevolveError(f"{place}: no attempt is left with the {words}; known: {known}")
     if not left:
         raise AgentevolveError(f"{place}: no attempt to export")
-    return left
+    found = [(run, run.attempts()[one.id]) for run, one in left]
+    if len(runs) == 1:
+        return [one for _, one in found]
+    return [one.model_copy(update={"id": f"{run.folder.name}/{one.id}"}) for run, one in found]
 
 
-def _conditions(asked: Wanted) -> list[tuple[str, tuple[Any, ...], Callable[[Trajectory], Any]]]:
+def _conditions(asked: Wanted) -> list[tuple[str, tuple[Any, ...], Callable[[Outcome], Any]]]:
     """What is asked for: in words, the values it lets through, and what of an attempt it looks at."""
-    found: list[tuple[str, tuple[Any, ...], Callable[[Trajectory], Any]]] = []
+    found: list[tuple[str, tuple[Any, ...], Callable[[Outcome], Any]]] = []
     if asked.splits:
         found.append((f"split {', '.join(asked.splits)}", asked.splits, lambda one: one.task.split))
     if asked.round is not None:
@@ -85,7 +83,7 @@ def _conditions(asked: Wanted) -> list[tuple[str, tuple[Any, ...], Callable[[Tra
     return found
 
 
-def round_of(one: Trajectory) -> int:
+def round_of(one: Outcome) -> int:
     """The round in which the attempt was made, by its phase: 0 before the first one."""
     first = one.phase.partition("/")[0]
     return int(first) if first.isdecimal() else 0
