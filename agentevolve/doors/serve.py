@@ -192,10 +192,13 @@ async def _read(request: Request, patience: float) -> bytes:
                     kept += part
                 elif size > HEARD_OUT:
                     break
+        late = False
     except TimeoutError:
-        raise BadRequest(f"the request did not end within {patience:g} seconds", 408) from None
+        late = True
     if size > LARGEST:
         raise BadRequest(f"the request is larger than {LARGEST:,} bytes", 413)
+    if late:
+        raise BadRequest(f"the request did not end within {patience:g} seconds", 408)
     return bytes(kept)
 
 
