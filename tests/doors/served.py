@@ -80,7 +80,16 @@ def serving(folder: Path, *words: str) -> Iterator[str]:
     """`agentevolve serve` with the smallest real model in one thread; its address."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "agentevolve.cli.main", "serve", "--model", "local/smollm2-135m", "--threads", "1"]
+    command = [
+        sys.executable,
+        "-c",
+        "from agentevolve.cli.main import main; main()",
+        "serve",
+        "--model",
+        "local/smollm2-135m",
+        "--threads",
+        "1",
+    ]
     command += ["--workers", "2", "--port", str(port), "--out", str(folder), *words]
     process = subprocess.Popen(command, env=os.environ | {"AGENTEVOLVE_SERVE_KEY": KEY}, stderr=subprocess.PIPE, text=True)
     try:
