@@ -22,6 +22,7 @@ from agentevolve.records import Trajectory
 from agentevolve.run.folder import Run, read_run
 
 KEY = "the key"
+KEPT = ("PATH", "HOME", "TMPDIR", "LANG")
 
 
 class House:
@@ -110,7 +111,7 @@ def serving(folder: Path, *words: str) -> Iterator[str]:
 
 
 def settings(**more: str) -> dict[str, str]:
-    """The variables of a client's process: nothing of the user's, no network but loopback."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG") if name in os.environ}
+    """The variables of a client's process: no key and no address of the user's but those of certificates and of uv's index."""
+    kept = {name: value for name, value in os.environ.items() if name in KEPT or name.startswith(("SSL_CERT", "UV_"))}
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     return kept | offline | {"OMP_NUM_THREADS": "1"} | more
