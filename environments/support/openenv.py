@@ -190,12 +190,13 @@ class Session:
 
     def _ask(self, kind: str, data: dict[str, Any]) -> Seen:
         """The observation that is answered. Raises Refused for an error that the server tells, RuntimeError for all else."""
-        from websockets.exceptions import WebSocketException
+        from websockets.exceptions import ConnectionClosed, WebSocketException
 
         if self._line is None:
             raise RuntimeError(f"openenv:{self._url}: the session is closed")
         try:
-            self._line.send(json.dumps({"type": kind, "data": data}))
+            with contextlib.suppress(ConnectionClosed):  # a server that is full says so and hangs up
+                self._line.send(json.dumps({"type": kind, "data": data}))
             answer = json.loads(self._line.recv(timeout=PATIENCE))
             if answer["type"] == "error":
                 code, text = str(answer["data"].get("code")), answer["data"].get("message")
