@@ -3,7 +3,7 @@
 Description
     One session of its server an attempt; nothing of the world's code comes here. `Task.data`: `reset`, what its reset is given
     beside the task's seed; `notes`, what the agent is told of the rules; `show`, the fields of an
-    observation that are shown, in this order (default: all); `limit`, the most turns (50 by default); `scale`.
+    observation that are shown, in this order (default: all but `metadata`); `limit`, the most turns (50 by default); `scale`.
 Observation
     The one field that is shown, else a line "name: value" for each. Its first 20,000 characters.
 Actions
@@ -129,9 +129,10 @@ class OpenEnv:
 
     def _said(self, observation: dict[str, Any]) -> str:
         """The fields of an observation as text."""
-        shown = {name: observation.get(name) for name in ([name for name in self._show if name in observation] or observation)}
+        names = [name for name in self._show if name in observation] or [name for name in observation if name != "metadata"]
+        shown = {name: observation[name] for name in names}
         texts = {
             name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for name, value in shown.items()
         }
-        said = next(iter(texts.values())) if len(texts) == 1 else "\n".join(f"{name}: {text}" for name, text in texts.items())
+        said = texts[names[0]] if len(names) == 1 else "\n".join(f"{name}: {text}" for name, text in texts.items())
         return said.strip()[:LONGEST] or "(nothing is seen)"

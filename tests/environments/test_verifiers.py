@@ -3,6 +3,7 @@
 This runs where the package is installed (pip install -c constraints.txt -e ".[verifiers]").
 """
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,7 +46,7 @@ __all__ = ["Sums"]
 import verifiers.v1 as vf
 
 
-class Box(vf.Toolset):
+class Box(vf.Toolset[vf.ToolsetConfig]):
     @vf.tool
     async def open_box(self, number: int) -> str:
         """Open a box.
@@ -63,7 +64,7 @@ class BoxData(vf.TaskData):
 class BoxTask(vf.Task[BoxData]):
     @classmethod
     def toolsets(cls, config):
-        return [Box(vf.ToolsetConfig(id="box"))]
+        return [Box(vf.ToolsetConfig())]
 
     @vf.reward
     async def found(self, trace: vf.Trace) -> float:
@@ -79,6 +80,9 @@ class Boxes(vf.Taskset[BoxTask]):
 
 
 __all__ = ["Boxes"]
+
+if __name__ == "__main__":
+    Box.run()
 ''',
     "tiny_talk": """
 import verifiers.v1 as vf
@@ -135,9 +139,10 @@ def modules(tmp_path_factory):
     folder = tmp_path_factory.mktemp("modules")
     for name, text in MODULES.items():
         (folder / f"{name}.py").write_text(text)
-    sys.path.insert(0, str(folder))
-    yield folder
-    sys.path.remove(str(folder))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        patch.setenv("PYTHONPATH", str(folder))  # the package starts tools in processes of their own
+        yield folder
 
 
 @pytest.fixture
@@ -222,22 +227,19 @@ def test_many_play_at_once_and_a_run_learns_there(package, tmp_path):
     task_set = load_task_set(tmp_path / "sums.yaml")
     ready(task_set)
     run = new_run(tmp_path / "r", workers=4)
-    adds = ScriptedModel(lambda messages, choices: str(int(messages[-1].content.split()[2]) + 5))
+    adds = ScriptedModel(lambda messages, choices: str(int(re.search(r"(\d) \+ 5", messages[-1].content)[1]) + 5))
     policy = use_model(run, adds, Policy(model="random"))
     lived = rollout(policy, tasks_of(task_set, "train"), run, phase="1/acquire", samples=3)
     run.close()
-    assert [one.reward for one in lived] == [1.0] * 15 and {one.prompt[:7] for one in lived} == {"What is"}
+    assert [one.reward for one in lived] == [1.0] * 15 and all("What is" in one.prompt for one in lived)
 
 
 @slow
-def test_the_command_line_plays_it_with_a_real_model_and_leaves_no_process(package, tmp_path, modules):
+def test_the_command_line_plays_it_with_a_real_model(package, tmp_path):
     (tmp_path / "sums.yaml").write_text(TASKS.format(more=""))
     words = ["run", "sums.yaml", "--model", "local/smollm2-135m", "--threads", "1", "--split", "val", "--out", "r", "--quiet"]
-    import os
-
-    env = os.environ | {"PYTHONPATH": str(modules)}
     command = [sys.executable, "-c", "from agentevolve.cli.main import main; main()", *words]
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=400)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400)
     assert (done.returncode, done.stderr) == (0, "run: r\n"), done.stderr
     assert "sums" in done.stdout
 
