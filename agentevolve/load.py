@@ -1,4 +1,8 @@
-"""From a name to a thing: "package.module:Attribute", a shipped environment, a task set and its tasks."""
+"""From a name to a thing: "package.module:Attribute", a shipped environment, a task set and its tasks.
+
+An environment's name is that of a shipped one ("textworld_express"), of one of those with the world behind it that it is the door
+to ("openenv:http://127.0.0.1:8000"), or of anybody's own ("package.module:Attribute").
+"""
 
 from __future__ import annotations
 
@@ -21,6 +25,7 @@ from agentevolve.given import AGAIN, checked, cut, read_yaml, shown
 from agentevolve.protocols import AgentevolveError, Environment
 from agentevolve.records import Record, Split, Task
 
+DOORS = {"openenv": "URL", "verifiers": "NAME"}  # shipped environments that are doors to others, and what names those
 FINITE = ConfigDict(allow_inf_nan=False)
 SETTINGS = ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True, protected_namespaces=())
 
@@ -103,12 +108,12 @@ def load_environment(name: str) -> Callable[[], Environment]:
 
     Raises AgentevolveError on an unknown name (it lists the known ones) or a missing package (it says what to install).
     """
-    if ":" not in name and (missing := [one for one in needs(name) if find_spec(one) is None]):
-        raise AgentevolveError(f'environment {name!r} needs {", ".join(missing)}: pip install "agentevolve[{extra(name)}]"')
-    make = load(name) if ":" in name else getattr(_environment_module(name), "make", None)
+    if missing := [one for one in needs(name) if find_spec(one) is None]:
+        raise AgentevolveError(f'environment {shown(name)} needs {", ".join(missing)}: pip install "agentevolve[{extra(name)}]"')
+    make = load(name) if _own(name) else getattr(_environment_module(name), "make", None)
     if not callable(make):
         raise AgentevolveError(f"environment {shown(name)} cannot be called to make an environment")
-    return functools.partial(_made, name, make)
+    return functools.partial(_made, name, functools.partial(make, *_behind(name)))
 
 
 def _made(name: str, make: Callable[[], object]) -> Environment:
@@ -123,21 +128,21 @@ def _made(name: str, make: Callable[[], object]) -> Environment:
 
 def needs(name: str) -> tuple[str, ...]:
     """The modules that the shipped environment `name` imports from packages of its extra; none for one of the core."""
-    return tuple(getattr(_environment_module(name), "NEEDS", ()))
+    return () if _own(name) else tuple(getattr(_environment_module(name), "NEEDS", ()))
 
 
 def extra(name: str) -> str:
     """The extra that brings what environment `name` needs: its own name; empty for one of the core, or somebody else's."""
-    return name.replace("_", "-") if ":" not in name and needs(name) else ""
+    return name.partition(":")[0].replace("_", "-") if needs(name) else ""
 
 
 def ready(task_set: TaskSet) -> None:
     """Raise AgentevolveError when what the task set needs is not on this machine: a package, a program, or the user's data."""
     make = load_environment(task_set.env)
-    if ":" in task_set.env:
+    if _own(task_set.env):
         _try_out(make)
-    absent = None if ":" in task_set.env else getattr(_environment_module(task_set.env), "absent", None)
-    if absent and (why := absent(task_set.settings)):
+    absent = None if _own(task_set.env) else getattr(_environment_module(task_set.env), "absent", None)
+    if absent and (why := absent(task_set.settings, *_behind(task_set.env))):
         raise AgentevolveError(f"task set {task_set.name!r}: {why}")
 
 
@@ -154,12 +159,12 @@ def _try_out(make: Callable[[], Environment]) -> None:
 def check_settings(env: str, settings: dict[str, Any]) -> None:
     """Raise AgentevolveError when the environment's own `check`, if it has one, refuses these settings; nothing is started."""
     if check := getattr(_environment_module(env), "check", None):
-        check(settings)
+        check(settings, *_behind(env))
 
 
 def manual(env: str) -> str:
     """What the environment says of itself: description, settings, actions, reward, end; not how its splits are cut."""
-    described = load(env) if ":" in env else _environment_module(env)
+    described = load(env) if _own(env) else _environment_module(env)
     return (getdoc(described) or "").partition("\nSplits")[0].strip()
 
 
@@ -240,13 +245,27 @@ def _modules(package: str) -> list[str]:
     return sorted(path.stem for path in found if path.suffix == ".py" and not path.stem.startswith("_"))
 
 
+def _own(name: str) -> bool:
+    """Whether this names somebody's own environment, not a shipped one."""
+    return ":" in name and name.partition(":")[0] not in DOORS
+
+
+def _behind(name: str) -> tuple[str, ...]:
+    """What the environment is the door to, where it is one. Raises AgentevolveError where that is not said."""
+    door, _, world = name.partition(":")
+    if door in DOORS and not world.strip():
+        raise AgentevolveError(f"environment {shown(name)} does not say which: {door}:{DOORS[door]}")
+    return (world.strip(),) if door in DOORS else ()
+
+
 def _environment_module(name: str) -> ModuleType:
-    if ":" in name:
-        return _import(name.partition(":")[0], f"environment {shown(name)}")
-    if name not in environments():
-        known = ", ".join(environments())
+    head = name.partition(":")[0]
+    if _own(name):
+        return _import(head, f"environment {shown(name)}")
+    if head not in environments():
+        known = ", ".join(f"{one}:{DOORS[one]}" if one in DOORS else one for one in environments())
         raise AgentevolveError(f"unknown environment {shown(name)}; known: {known}; or package.module:Attribute")
-    return _import(f"agentevolve.environments.{name}", f"environment {name!r}")
+    return _import(f"agentevolve.environments.{head}", f"environment {head!r}")
 
 
 def _import(module: str, what: str) -> ModuleType:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agentevolve.load import environments, load, load_environment, load_task_set, task_sets, tasks_of
+from agentevolve.load import DOORS, environments, load, load_environment, load_task_set, task_sets, tasks_of
 from agentevolve.protocols import AgentevolveError, Environment
 
 GOOD = """\
@@ -61,7 +61,8 @@ def test_a_shipped_environment_is_made_by_its_name():
 
 
 def test_an_unknown_environment_lists_the_known_ones():
-    assert "known: " + ", ".join(environments()) in refusal(load_environment, "zork")
+    known = ", ".join(f"{name}:{DOORS[name]}" if name in DOORS else name for name in environments())
+    assert f"known: {known}; or package.module:Attribute" in refusal(load_environment, "zork")
     assert "cannot be called" in refusal(load_environment, "agentevolve.records:SOLVED")
 
 

@@ -45,11 +45,11 @@ def serve(
     """
     try:
         import starlette  # noqa: F401
-        import uvicorn
+        import uvicorn  # noqa: F401
     except ImportError:
         raise AgentevolveError('serving a policy needs the extra "serve": pip install "agentevolve[serve]"') from None
     from agentevolve.act.attempt import ORACLE
-    from agentevolve.doors.serve import application
+    from agentevolve.doors.serve import application, server
     from agentevolve.doors.talks import Talks
     from agentevolve.run.folder import Run
 
@@ -68,7 +68,7 @@ def serve(
         app = application(Talks(wanted, run, env or _world(wanted)), key, hosts)
         said = "" if os.environ.get(KEY) else f"; key: {key}"
         aside([f"serving {wanted.model} at http://{host}:{port}/v1{said}", f"run: {place}"])
-        uvicorn.Server(uvicorn.Config(app, log_level="error", server_header=False)).run(sockets=[door])
+        server(app).run(sockets=[door])
     finally:
         door.close()
         run.close()

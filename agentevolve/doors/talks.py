@@ -20,9 +20,10 @@ from agentevolve.act.recall import Asked, Recalled, at_start
 from agentevolve.models.tools import Tool, read, written
 from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError, Reply
-from agentevolve.records import Message, Split, Task, Trajectory, Turn
+from agentevolve.records import Message, Split, Task, Trajectory, Turn, Usage
 from agentevolve.run.folder import Run
 
+SERVED = "served/"  # what the ids of tasks begin with
 LEARNABLE, SEEN = "1/acquire", "served"  # the phases of conversations to learn from, and of those that only were
 MOST = 10_000  # conversations under way
 
@@ -54,6 +55,8 @@ class Talk:
     turns: list[Turn] = field(default_factory=list)
     said: list[Message] = field(default_factory=list)  # as the harness has seen it
     asked: tuple[str, ...] = ()
+    failed: Usage = field(default_factory=Usage)  # what answers cost that came to nothing
+    over: bool = False  # it is journalled: what is still being answered comes too late
     began: float = field(default_factory=time.monotonic)
 
     @property
@@ -67,10 +70,12 @@ class Talks:
 
     def __init__(self, policy: Policy, run: Run, env: str) -> None:
         self.policy, self.run, self.env = policy, run, env
-        self._open: dict[str, Talk] = {}
-        self._waiting: dict[str, list[Talk]] = {}
+        self._open: dict[str, dict[int, Talk]] = {}  # those that can be gone on with, by all that was said in them
+        self._waiting: dict[str, dict[int, Talk]] = {}  # those without a reward, by their task
         self._lock = threading.Lock()
-        self._numbers = itertools.count(sum(one.task.env == env for one in run.outcomes_of(lambda _: True, lost=True)))
+        every = run.outcomes_of(lambda _: True, lost=True)
+        served = (one.sample for one in every if one.task.id.startswith(SERVED))
+        self._numbers = itertools.count(1 + max(served, default=-1))
 
     def answer(self, messages: Sequence[Message], wanted: Wanted = WANTED, **asked: Any) -> tuple[Reply, Talk]:
         """The policy's answer to a conversation, and the talk that it belongs to; `asked` is passed on to the model."""
@@ -82,18 +87,20 @@ class Talks:
         try:
             self.run.budget.alive()
             reply = model.complete(_shown(talk, messages), choices=choices, tools=talk.tools, **asked)
-        except BaseException:
-            self._keep_open(talk)
+        except BaseException as error:
+            self._unanswered(talk, getattr(error, "usage", Usage()))
             raise
         reply = _as_sent(reply, talk.tools, wanted.stop)
-        action = Message(role="assistant", content=reply.text)
         with self._lock:
-            talk.turns.append(Turn(action=reply.text, thinking=reply.thinking, observation="", usage=reply.usage))
-            talk.said = [*messages, action]
-            talk.asked = tuple(dict.fromkeys((*talk.asked, reply.asked)))
-            if len(talk.turns) == 1:
-                self._waiting.setdefault(talk.task.id, []).append(talk)
-        self._keep_open(talk)
+            late = talk.over
+            if not late:
+                talk.turns.append(Turn(action=reply.text, thinking=reply.thinking, observation="", usage=reply.usage))
+                talk.said = [*messages, Message(role="assistant", content=reply.text)]
+                talk.asked = tuple(dict.fromkeys((*talk.asked, reply.asked)))
+                self._waiting.setdefault(talk.task.id, {})[talk.number] = talk
+                self._open.setdefault(_key(talk.said), {})[talk.number] = talk
+        if late:
+            self._lose(talk, reply.usage)
         self._forget_some()
         return reply, talk
 
@@ -101,10 +108,8 @@ class Talks:
         """Journal, with this reward in [0, 1], the conversation of that id, or all of that task that have none; how many."""
         with self._lock:
             tasks = [name] if name in self._waiting else [name.rpartition("/")[0]]
-            found = [one for task in tasks for one in self._waiting.get(task, []) if name in (task, one.id)]
-            for one in found:
-                self._waiting[one.task.id].remove(one)
-                self._open.pop(_key(one.said), None)
+            found = [one for task in tasks for one in self._waiting.get(task, {}).values() if name in (task, one.id)]
+            self._leave(found)
         for one in found:
             self.run.add(self._lived(one, LEARNABLE if one.task.split == "train" else SEEN, reward))
         return len(found)
@@ -112,24 +117,47 @@ class Talks:
     def close(self) -> None:
         """Journal what has had no reward: as it was, in a phase that nothing learns from."""
         with self._lock:
-            left = [one for waiting in self._waiting.values() for one in waiting]
-            self._waiting, self._open = {}, {}
+            left = [one for waiting in self._waiting.values() for one in waiting.values()]
+            self._leave(left)
         for one in left:
             self.run.add(self._lived(one, SEEN, None))
 
-    def _keep_open(self, talk: Talk) -> None:
-        """Let the harness go on from what was said, also when the answer to that has failed: it asks again."""
+    def _unanswered(self, talk: Talk, spent: Usage) -> None:
+        """Let the harness ask again what could not be answered, and keep what that has cost."""
         with self._lock:
-            if talk.said:
-                self._open[_key(talk.said)] = talk
+            kept = bool(talk.said) and not talk.over
+            if kept:
+                talk.failed += spent
+                self._open.setdefault(_key(talk.said), {})[talk.number] = talk
+        if not kept:
+            self._lose(talk, spent if talk.said else spent + talk.recalled.lookup)
+
+    def _lose(self, talk: Talk, spent: Usage) -> None:
+        """Journal what was spent on a conversation that it is not, or no longer, told with."""
+        if spent != Usage():
+            self.run.lose(f"{SEEN}/{talk.id}", spent)
+
+    def _leave(self, talks: Sequence[Talk]) -> None:
+        """Let nothing be added to these conversations, which are about to be journalled."""
+        for talk in talks:
+            talk.over = True
+            for places, place in ((self._open, _key(talk.said)), (self._waiting, talk.task.id)):
+                alike = places.get(place, {})
+                alike.pop(talk.number, None)
+                if not alike:
+                    places.pop(place, None)
 
     def _continued(self, messages: Sequence[Message]) -> Talk | None:
         """The talk that these messages go on with: they begin with all that was said in it, and then say something new."""
         last = max((place for place, one in enumerate(messages) if one.role == "assistant"), default=-1)
         with self._lock:
-            talk = self._open.pop(_key(messages[: last + 1]), None) if last >= 0 else None
-            if talk is None:
+            key = _key(messages[: last + 1])
+            alike = self._open.get(key, {}) if last >= 0 else {}
+            if not alike:
                 return None
+            talk = alike.pop(min(alike))  # nothing tells those apart in which the same was said to the letter
+            if not alike:
+                del self._open[key]
             seen = "\n".join(one.content for one in messages[last + 1 :])
             talk.turns[-1] = talk.turns[-1].model_copy(update={"observation": seen})
         return talk
@@ -137,7 +165,7 @@ class Talks:
     def _begun(self, messages: Sequence[Message], wanted: Wanted) -> Talk:
         prompt = _prompt(messages)
         named = wanted.task or hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-        task = Task(id=f"served/{named}", env=self.env, split=wanted.split, prompt=prompt)
+        task = Task(id=f"{SERVED}{named}", env=self.env, split=wanted.split, prompt=prompt)
         with self._lock:
             number = next(self._numbers)
         _, memory = parts(self.policy, self.run)
@@ -164,6 +192,7 @@ class Talks:
             context=talk.recalled.context,
             looked=talk.recalled.looked,
             lookup=talk.recalled.lookup,
+            failed=talk.failed,
             asked=talk.asked,
             turns=tuple(talk.turns),
             reward=reward or 0.0,
@@ -174,11 +203,10 @@ class Talks:
     def _forget_some(self) -> None:
         """A harness that never says how its conversations ended does not fill the memory of this machine."""
         with self._lock:
-            oldest = list(itertools.islice(self._open.items(), max(0, len(self._open) - MOST)))
-            for key, talk in oldest:
-                del self._open[key]
-                self._waiting[talk.task.id].remove(talk)
-        for _, talk in oldest:
+            talks = [talk for alike in self._open.values() for talk in alike.values()]
+            oldest = talks[: max(0, len(talks) - MOST)]
+            self._leave(oldest)
+        for talk in oldest:
             self.run.add(self._lived(talk, SEEN, None))
 
 

@@ -10,6 +10,7 @@ import threading
 from typing import Any
 
 from agentevolve.environments.support.fetched import fetched
+from agentevolve.environments.support.schemas import inlined
 from agentevolve.models.tools import Call
 
 SHA256 = "58c8bb42aa00094882188611ae2417798a4f0bde15f43f89f836d11c945d563c"
@@ -76,17 +77,5 @@ def tools() -> list[dict[str, Any]]:
     found = [tool.openai_schema for tool in (*made.get_tools(), *made.get_user_tools())]
     for tool in found:
         shape = tool["function"]["parameters"]
-        tool["function"]["parameters"] = _inlined(shape, shape.pop("$defs", {}))
+        tool["function"]["parameters"] = inlined(shape)
     return [*found, {"type": "function", "function": DONE}]
-
-
-def _inlined(shape: Any, parts: dict[str, Any]) -> Any:
-    """The schema with its references replaced by what they refer to."""
-    if isinstance(shape, list):
-        return [_inlined(one, parts) for one in shape]
-    if not isinstance(shape, dict):
-        return shape
-    if "$ref" in shape:
-        rest = {key: value for key, value in shape.items() if key != "$ref"}
-        return _inlined({**parts[shape["$ref"].rpartition("/")[2]], **rest}, parts)
-    return {key: _inlined(value, parts) for key, value in shape.items()}

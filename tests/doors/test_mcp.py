@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from mcp import Client, MCPError, StdioServerParameters
+from mcp.client.stdio import stdio_client
 from worlds import learner, make_tasks, new_run, use_model
 
 from agentevolve.act.rollout import rollout
@@ -81,7 +82,7 @@ def settings() -> dict[str, str]:
 def test_over_stdio(place):
     async def talk():
         parameters = StdioServerParameters(command=sys.executable, args=[*COMMAND, str(place)], env=settings())
-        async with Client(parameters) as client:
+        async with Client(stdio_client(parameters)) as client:
             await used(client)
 
     asyncio.run(talk())

@@ -1,72 +1,26 @@
 """A policy behind OpenAI's chat route, called by clients that are not ours; what it is asked becomes attempts to learn from."""
 
-import json
-import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
-import uvicorn
-from worlds import Metered, make_tasks, new_run, use_model, walker
+from served import KEY, served
+from worlds import make_tasks, new_run, walker
 
 from agentevolve.act.prompting import conversation
 from agentevolve.act.rollout import rollout
-from agentevolve.doors import serve
-from agentevolve.doors.talks import Talks
-from agentevolve.models.stand_ins import ScriptedModel
 from agentevolve.policy import Policy, Recall
 from agentevolve.protocols import ModelError
-from agentevolve.records import Message
+from agentevolve.records import Message, Usage
 from agentevolve.refine import best, demos
-from agentevolve.run.folder import Run, read_run
+from agentevolve.run.folder import read_run
 from agentevolve.update import remember
 
-KEY = "the key"
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
 
 
-class House:
-    """A served run: where it is, and what the model was shown."""
-
-    def __init__(self, run: Run, model: ScriptedModel, url: str) -> None:
-        self.run, self.model, self.url = run, model, url
-
-    def post(self, route: str, body: object, **headers: str) -> httpx.Response:
-        sent = {"Authorization": f"Bearer {KEY}"} | {name.replace("_", "-"): value for name, value in headers.items()}
-        return httpx.post(self.url + route, json=body, headers=sent, trust_env=False)
-
-    def ask(self, *said: str, task: str = "") -> httpx.Response:
-        roles = ["user", "assistant"] * len(said)
-        messages = [{"role": role, "content": text} for role, text in zip(roles, said, strict=False)]
-        return self.post("/chat/completions", {"model": "any", "messages": messages}, X_Agentevolve_Task=task)
-
-    def lived(self) -> dict[str, object]:
-        return read_run(self.run.folder).trajectories
-
-
-@contextmanager
-def served(tmp_path, script, policy: Policy | None = None, prepare=lambda run: None) -> Iterator[House]:
-    run = new_run(tmp_path / "served", workers=2)
-    prepare(run)
-    policy, model = policy or Policy(model="random"), ScriptedModel(script)
-    use_model(run, Metered(run, model), policy)
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
-    app = serve.application(Talks(policy, run, "worlds:Corridor"), KEY, [f"127.0.0.1:{port}"])
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        thread.join(0.02)
-    try:
-        yield House(run, model, f"http://127.0.0.1:{port}/v1")
-    finally:
-        server.should_exit = True
-        thread.join()
-        run.close()
+ASKED = {"messages": [{"role": "user", "content": "a"}]}
 
 
 def echo(messages, choices) -> str:
@@ -136,34 +90,6 @@ def test_what_a_run_remembers_is_recalled_at_the_start_and_stays(tmp_path):
         assert one.recalled and one.demos and conversation(one, keep_context=True)[0] == list(opened)
 
 
-def test_the_openai_client_and_litellm_reach_it(tmp_path):
-    import litellm
-    import openai
-
-    with served(
-        tmp_path, lambda messages, choices: '{"name": "look", "arguments": {}}' if "call" in messages[-1].content else "ok"
-    ) as house:
-        client = openai.OpenAI(base_url=house.url, api_key=KEY)
-        assert [model.id for model in client.models.list()] == ["agentevolve"]
-        asked = [{"role": "developer", "content": "Play."}, {"role": "user", "content": [{"type": "text", "text": "call it"}]}]
-        made = client.chat.completions.create(model="agentevolve", messages=asked, tools=[TOOL], temperature=0.5)
-        (call,) = made.choices[0].message.tool_calls
-        assert (call.function.name, json.loads(call.function.arguments)) == ("look", {})
-        assert made.choices[0].finish_reason == "tool_calls"
-        back = [*asked, made.choices[0].message, {"role": "tool", "tool_call_id": call.id, "content": "a lamp"}]
-        assert client.chat.completions.create(model="agentevolve", messages=back, tools=[TOOL]).choices[0].message.content == "ok"
-        assert len(house.run.trajectories) == 0 and len(house.model.calls) == 2
-        pieces = list(client.chat.completions.create(model="agentevolve", messages=asked, stream=True))
-        assert "".join(one.choices[0].delta.content or "" for one in pieces if one.choices)[:8] == '{"name":'
-        assert pieces[-1].usage.total_tokens == 10
-        told = litellm.completion(
-            model="openai/agentevolve", api_base=house.url, api_key=KEY, messages=[{"role": "user", "content": "hi"}]
-        )
-        assert told.choices[0].message.content == "ok"
-    turns = [len(one.turns) for one in house.lived().values()]
-    assert sorted(turns) == [1, 1, 2]
-
-
 def test_an_answer_ends_before_a_stop_and_the_conversation_goes_on(tmp_path):
     with served(tmp_path, lambda messages, choices: "yes\nuser: no") as house:
         asked = {"messages": [{"role": "user", "content": "?"}], "stop": "\nuser"}
@@ -181,9 +107,23 @@ def test_an_answer_ends_before_a_stop_and_the_conversation_goes_on(tmp_path):
         ({"messages": []}, 400, "messages: the last one has to be the user's"),
         ({"messages": [{"role": "assistant", "content": "a"}]}, 400, "messages: the last one has to be the user's"),
         ({"messages": [{"role": "wizard", "content": "a"}]}, 400, "the role 'wizard' is not known; known: system, developer"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "parts of text alone are read"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "a content is text, or parts of text alone"),
         ({"messages": [{"role": "assistant", "tool_calls": [1]}, {"role": "user"}]}, 400, "tool_calls that nobody can read"),
-        ({"messages": [{"role": "user", "content": "a"}], "n": 2}, 400, "n: only 1 is answered"),
+        ({"messages": [{"role": "user", "content": 5}]}, 400, "a content is text, or parts of text alone"),
+        (ASKED | {"n": 2}, 400, "n: only 1 is answered"),
+        (ASKED | {"response_format": {"type": "json_object"}}, 400, 'response_format: only {"type": "text"} is answered'),
+        (ASKED | {"tool_choice": "none"}, 400, 'tool_choice: only "auto" or "required" is answered'),
+        (ASKED | {"temperature": "hot"}, 400, "temperature: a number from 0 to 2 is wanted"),
+        (ASKED | {"temperature": True}, 400, "temperature: a number from 0 to 2 is wanted"),
+        (ASKED | {"temperature": float("nan")}, 400, "temperature: a number from 0 to 2 is wanted"),
+        (ASKED | {"seed": 1.5}, 400, "seed: a whole number from -9223372036854775808 to 18446744073709551615 is wanted"),
+        (ASKED | {"max_tokens": 0}, 400, "max_tokens: a whole number from 1 to 2147483647 is wanted"),
+        (ASKED | {"max_completion_tokens": "9"}, 400, "max_completion_tokens: a whole number from 1 to 2147483647 is wanted"),
+        (ASKED | {"stop": 5}, 400, "stop: a text, or a list of texts is wanted"),
+        (ASKED | {"stop": ["a", 5]}, 400, "stop: a text, or a list of texts is wanted"),
+        (ASKED | {"tools": {"a": 1}}, 400, "tools: a list of objects is wanted"),
+        (ASKED | {"tools": [{"type": "function"}]}, 400, "tools: each has to be a function with a name"),
+        (ASKED | {"tools": [{"function": {"name": "f", "parameters": 5}}]}, 400, "the parameters of 'f' are not a schema"),
         ([1], 400, "the request is not a JSON object"),
         ({"messages": [{"role": "user", "content": "a" * 4_000_001}]}, 413, "the request is larger than 4,000,000 bytes"),
     ],
@@ -191,7 +131,8 @@ def test_an_answer_ends_before_a_stop_and_the_conversation_goes_on(tmp_path):
 def test_a_bad_request_is_one_line_and_journals_nothing(tmp_path, body, status, why):
     with served(tmp_path, echo) as house:
         answer = house.post("/chat/completions", body)
-        assert answer.status_code == status and why in answer.json()["error"]["message"]
+        error = answer.json()["error"]
+        assert answer.status_code == status and why in error["message"] and set(error) == {"message", "type", "param", "code"}
         assert house.ask("still there?").status_code == 200
         for bad in ({"task": "t"}, {"task": "t", "reward": 2}, {"task": "t", "reward": True}, {"reward": 1}):
             assert house.post("/reward", bad).status_code == 400
@@ -256,3 +197,85 @@ def test_messages_of_an_example_stay_before_the_task(tmp_path):
     (one,) = house.lived().values()
     assert (one.system, one.prompt) == ("Rules.", "2+2")
     assert one.demos == (Message(role="user", content="1+1"), Message(role="assistant", content="2"))
+
+
+def test_what_failed_answers_cost_is_journalled_with_the_conversation_or_beside_it(tmp_path):
+    paid = Usage(calls=1, prompt_tokens=40, completion_tokens=2)
+    lost = ModelError("cut off", 200, paid)
+    answers = iter([lost, "fine", lost, "finer"])
+
+    def script(messages, choices):
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    with served(tmp_path, script) as house:
+        assert house.ask("hi").status_code == 502
+        assert read_run(house.run.folder).spent().tokens == 42  # at once: nobody has to come back for it
+        house.ask("hi")
+        assert house.ask("hi", "fine", "and?").status_code == 502
+        house.ask("hi", "fine", "and?")
+    (one,) = house.lived().values()
+    assert (one.failed, one.usage.tokens) == (paid, 20 + 42)
+    assert read_run(house.run.folder).spent().tokens == 20 + 42 + 42
+
+
+def test_conversations_in_which_the_same_was_said_both_go_on(tmp_path):
+    with served(tmp_path, echo) as house:
+        for _ in range(2):
+            house.ask("hello", task="t")
+        for _ in range(2):
+            house.ask("hello", "1: hello", "again", task="t")
+    assert [[turn.action for turn in one.turns] for one in house.lived().values()] == [["1: hello", "3: again"]] * 2
+
+
+def test_a_reward_that_comes_while_an_answer_is_made_is_kept_and_so_is_what_that_costs(tmp_path):
+    asked, rewarded = threading.Event(), threading.Event()
+
+    def slow(messages, choices):
+        if len(messages) > 1:
+            asked.set()
+            rewarded.wait(30)
+        return "so"
+
+    with served(tmp_path, slow) as house, ThreadPoolExecutor() as pool:
+        house.ask("hi", task="t")
+        late = pool.submit(house.ask, "hi", "so", "and?", task="t")
+        assert asked.wait(30)
+        assert house.post("/reward", {"task": "t", "reward": 1}).json() == {"rewarded": 1}
+        rewarded.set()
+        assert late.result().status_code == 200
+        (one,) = house.lived().values()
+        assert (len(one.turns), one.usage.tokens, read_run(house.run.folder).spent().tokens) == (1, 10, 20)
+
+
+def test_a_server_that_starts_again_gives_no_conversation_a_name_that_was_had(tmp_path):
+    with served(tmp_path, echo) as house:
+        house.ask("one", task="t")
+        house.ask("two", task="t")
+        house.post("/reward", {"conversation": "served/t/1", "reward": 1})
+        journal = house.run.folder / "journal.jsonl"
+        kept = journal.read_text()
+    journal.write_text(kept)  # as after a kill: the first conversation was never journalled
+    with served(tmp_path, echo) as house:
+        assert house.ask("three", task="t").headers["X-Agentevolve-Conversation"] == "served/t/2"
+
+
+def test_many_ask_at_once_and_each_gets_its_own_answer(tmp_path):
+    with served(tmp_path, echo) as house, ThreadPoolExecutor(24) as pool:
+        answers = list(pool.map(lambda number: house.ask(f"number {number}", task=f"t{number}"), range(96)))
+        said = [one.json()["choices"][0]["message"]["content"] for one in answers]
+        assert said == [f"1: number {number}" for number in range(96)]
+    assert len(house.lived()) == 96
+
+
+def test_what_is_not_there_is_said_in_the_same_form(tmp_path):
+    with served(tmp_path, echo) as house:
+        assert house.get("/models/agentevolve").json()["id"] == "agentevolve"
+        for answer, status, why in (
+            (house.get("/models/gpt-5"), 404, "there is no model 'gpt-5'; known: agentevolve"),
+            (house.get("/nothing"), 404, "GET /v1/nothing: Not Found"),
+            (house.get("/chat/completions"), 405, "GET /v1/chat/completions: Method Not Allowed"),
+        ):
+            assert (answer.status_code, answer.json()["error"]["message"]) == (status, why)
