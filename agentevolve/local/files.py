@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,20 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not (folder / "config.json").is_file():
         raise AgentevolveError(f"{folder}: not a transformers folder: config.json is missing")
     return read_json(folder / "config.json")
+
+
+def parameters(folder: Path) -> int:
+    """How many weights a transformers folder has, by the heads of its files. Raises AgentevolveError for one without a head."""
+    from safetensors import SafetensorError, safe_open
+
+    total = 0
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, "np") as weights:
+                total += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+        except SafetensorError as error:
+            raise AgentevolveError(f"{file}: not readable: {' '.join(str(error).split())[:200]}") from None
+    return total
 
 
 def added_tokens(folder: Path) -> tuple[str, ...]:

@@ -14,28 +14,32 @@ from agentevolve.local.rows import IGNORED
 
 
 def labelled_logits(model: Any, inputs: Any) -> tuple[Any, Any]:
-    """The logits (rows, places, vocabulary) where some row learns the next token, and that token (rows, places), or IGNORED."""
-    target = inputs["labels"][:, 1:]  # (rows, length - 1): the token after each position
-    at = (target != IGNORED).any(0).nonzero()[:, 0]  # (places,): positions some row learns from
-    given = {key: inputs[key] for key in ("input_ids", "attention_mask") if key in inputs}
-    return model(**given, logits_to_keep=at, use_cache=False).logits.float(), target[:, at]
+    """The logits (1, places, vocabulary) where the next token is learnt, and that token (1, places)."""
+    at = learnt(inputs["labels"]) - 1
+    given = {key: inputs[key] for key in ("input_ids", "position_ids") if key in inputs}
+    return model(**given, logits_to_keep=at, use_cache=False).logits.float(), inputs["labels"][:, at + 1]
+
+
+def learnt(labels: Any) -> Any:
+    """The places (places,) of the tokens that are learnt, of labels (1, length); the first token never is."""
+    return (labels[0, 1:] != IGNORED).nonzero()[:, 0] + 1
 
 
 def token_losses(logits: Any, wanted: Any) -> Any:
-    """The cross-entropy (rows, places) of the wanted tokens; 0 where none is wanted."""
+    """The cross-entropy (1, places) of the wanted tokens."""
     from torch.nn.functional import cross_entropy
 
-    return cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none", ignore_index=IGNORED).view_as(wanted)
+    return cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none").view_as(wanted)
 
 
 def log_probability(model: Any, ids: Any, labels: Any) -> Any:
-    """The log-probability (rows,) of the learnt tokens, summed."""
+    """The log-probability (1,) of the learnt tokens, summed."""
     logits, wanted = labelled_logits(model, {"input_ids": ids, "labels": labels})
     return -token_losses(logits, wanted).sum(1)
 
 
 def divergence(model: Any, inputs: Any, logits: Any) -> Any:
-    """KL(policy || base) (rows, places), exactly, over the vocabulary: the base is the model without its adapter."""
+    """KL(policy || base) (1, places), exactly, over the vocabulary: the base is the model without its adapter."""
     import torch
 
     alone = getattr(model, "module", model)  # several processes train a wrapped one
@@ -78,7 +82,7 @@ def advantage_class(plain: Any) -> Any:
         def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
             """The row's share of the optimiser step's mean."""
             now, logits = self._each(model, inputs)
-            losses = clipped((now - self.reference[int(inputs["place"])]).exp(), inputs["weight"], self.settings.clip)
+            losses = clipped((now - self.reference[int(inputs["place"])]).exp(), inputs["weight"][:, :1], self.settings.clip)
             if self.settings.kl:
                 losses = losses + self.settings.kl * divergence(model, inputs, logits)
             return losses.mean() / self.args.gradient_accumulation_steps
@@ -113,7 +117,7 @@ def preference_class(plain: Any) -> Any:
             else:
                 baseline = (other - other_before).detach().clamp(min=0)
                 loss = kto(own - before, baseline, inputs["sign"], self.settings.beta)
-            return (loss * inputs["weight"]).sum() / self.args.gradient_accumulation_steps
+            return (loss * inputs["weight"][:, 0]).sum() / self.args.gradient_accumulation_steps
 
         def _both(self, model: Any, inputs: Any) -> tuple[Any, Any]:
             frozen = torch.no_grad() if self.settings.objective == "kto" else torch.enable_grad()

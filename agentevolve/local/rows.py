@@ -220,28 +220,34 @@ def _cut(row: Row, max_length: int) -> Row:
     return cut
 
 
-def collate(batch: Sequence[dict[str, Any]], pad: int) -> dict[str, Any]:
-    """Rows as tensors padded on the right: input_ids, attention_mask, labels (rows, length) and weight (rows,).
+def collate(batch: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Rows as one sequence without padding: input_ids, labels and weight (1, length), a token's weight being its row's.
 
-    Rows that are set against others also give other_ids, other_labels and sign (rows,), rows of a training their place (rows,).
-    A single row needs no mask: without one, attention takes its quicker causal path.
+    Several rows also give position_ids (1, length), which begin anew with each row: by that, and as there is no attention_mask,
+    transformers keeps rows from looking at each other. Without them a single row takes attention's quicker causal path.
+    A single row that is set against another also gives other_ids and other_labels (1, its length) and sign (1,), one of a
+    training its place (1,).
     """
     import torch
 
-    def padded(key: str, value: int) -> Any:
-        rows = [torch.tensor(row[key]) for row in batch]
-        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value)
+    def joined(lists: Iterable[list[Any]]) -> Any:
+        return torch.tensor([[value for one in lists for value in one]])
 
-    tensors = {"input_ids": padded("ids", pad), "labels": padded("labels", IGNORED)}
+    tensors = {
+        "input_ids": joined(row["ids"] for row in batch),
+        # nothing is learnt at a row's first token: it would be from the end of the row before
+        "labels": joined([IGNORED, *row["labels"][1:]] for row in batch),
+        "weight": joined([row["weight"]] * len(row["ids"]) for row in batch),
+    }
     if len(batch) > 1:
-        lengths = torch.tensor([len(row["ids"]) for row in batch])
-        tensors["attention_mask"] = (torch.arange(tensors["input_ids"].shape[1]) < lengths[:, None]).long()
-    if batch[0].get("other_ids"):
-        tensors |= {"other_ids": padded("other_ids", pad), "other_labels": padded("other_labels", IGNORED)}
-        tensors["sign"] = torch.tensor([row["sign"] for row in batch])
-    if "place" in batch[0]:
-        tensors["place"] = torch.tensor([row["place"] for row in batch])
-    return {**tensors, "weight": torch.tensor([row["weight"] for row in batch])}
+        return tensors | {"position_ids": joined(list(range(len(row["ids"]))) for row in batch)}
+    [row] = batch
+    if row.get("other_ids"):
+        tensors |= {"other_ids": joined([row["other_ids"]]), "other_labels": joined([row["other_labels"]])}
+        tensors["sign"] = torch.tensor([row["sign"]])
+    if "place" in row:
+        tensors["place"] = torch.tensor([row["place"]])
+    return tensors
 
 
 def _shown(example: Example, tokenizer: Any) -> list[Message]:

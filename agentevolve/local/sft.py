@@ -1,9 +1,10 @@
 """TRL's SFTTrainer with PEFT's LoRA, made for small machines.
 
 Three things differ from the plain trainer. The language model head runs only at positions whose next token is learnt: TRL's
-own fused head does so on Triton devices alone, on a CPU it scores every position. On a CPU every row is its own micro-batch
-and gradients are summed over `batch_size` rows: no padding is computed, and memory grows with the longest row, not with the
-batch. The first step learns: the plain scheduler gives it a rate of zero. Nothing is reported to a hub or a tracker.
+own fused head does so on Triton devices alone, on a CPU it scores every position. No padding is computed: on a CPU every row is
+its own micro-batch and gradients are summed over `batch_size` rows, on a GPU the rows of a step are one sequence, in which no
+row looks at another. The first step learns: the plain scheduler gives it a rate of zero. Nothing is reported to a hub or a
+tracker.
 """
 
 from __future__ import annotations
@@ -13,21 +14,25 @@ from pathlib import Path
 from typing import Any
 
 from agentevolve.local.adapter import LoraSettings
-from agentevolve.local.objectives import advantage_class, divergence, labelled_logits, preference_class, token_losses
+from agentevolve.local.objectives import advantage_class, divergence, labelled_logits, learnt, preference_class, token_losses
 from agentevolve.local.processes import count, share_of
-from agentevolve.local.rows import IGNORED, Row, collate
+from agentevolve.local.room import ONE_BY_ONE, Way
+from agentevolve.local.rows import Row, collate
 
 
-def build_trainer(model: Any, tokenizer: Any, rows: Sequence[Row], out: Path, settings: LoraSettings, seed: int) -> Any:
-    """TRL's trainer over `rows` for `model`, with a fresh adapter on it; the caller calls its `train()`."""
+def build_trainer(
+    model: Any, tokenizer: Any, rows: Sequence[Row], out: Path, settings: LoraSettings, seed: int, way: Way = ONE_BY_ONE
+) -> Any:
+    """TRL's trainer over `rows` for `model`, with a fresh adapter on it; the caller calls its `train()`.
+
+    `way` changes what it takes of memory and time, not what is learnt but for rounding; in bfloat16 where a GPU has it.
+    """
     import torch
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import PrinterCallback
 
-    gpu = torch.cuda.is_available()
-    share = share_of(settings.batch_size)
-    micro, half = (share, torch.cuda.is_bf16_supported()) if gpu else (1, False)
+    half = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     lora = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
@@ -37,13 +42,13 @@ def build_trainer(model: Any, tokenizer: Any, rows: Sequence[Row], out: Path, se
     )
     kind = trainer_class()
     if settings.objective != "sft":
-        kind, micro = (advantage_class if settings.objective == "grpo" else preference_class)(kind), 1
+        kind = (advantage_class if settings.objective == "grpo" else preference_class)(kind)
     trainer = kind(
         model=model,
-        args=_arguments(out, settings, seed, micro=micro, steps=share // micro, bf16=half),
+        args=_arguments(out, settings, seed, way, bf16=half),
         train_dataset=Dataset.from_list([{"place": place, **row._asdict()} for place, row in enumerate(rows)]),
         processing_class=tokenizer,
-        data_collator=lambda batch: collate(batch, tokenizer.eos_token_id),
+        data_collator=collate,
         peft_config=lora,
     )
     trainer.settings = settings
@@ -51,7 +56,7 @@ def build_trainer(model: Any, tokenizer: Any, rows: Sequence[Row], out: Path, se
     return trainer
 
 
-def _arguments(out: Path, settings: LoraSettings, seed: int, *, micro: int, steps: int, bf16: bool) -> Any:
+def _arguments(out: Path, settings: LoraSettings, seed: int, way: Way, *, bf16: bool) -> Any:
     from trl import SFTConfig
 
     return SFTConfig(
@@ -59,12 +64,13 @@ def _arguments(out: Path, settings: LoraSettings, seed: int, *, micro: int, step
         seed=seed,
         learning_rate=settings.learning_rate,
         num_train_epochs=settings.epochs,
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=steps,
+        per_device_train_batch_size=way.rows,
+        gradient_accumulation_steps=share_of(settings.batch_size) // way.rows,
         warmup_steps=settings.warmup,
         weight_decay=settings.weight_decay,
         bf16=bf16,
-        gradient_checkpointing=False,
+        gradient_checkpointing=way.again,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if way.again else None,
         max_length=None,  # the rows are cut already
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
@@ -87,15 +93,16 @@ def trainer_class() -> Any:
         """SFTTrainer whose head runs at the learnt positions only, and which reports to nobody."""
 
         def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
-            """Weighted cross-entropy, summed over the rows, over the number of learnt tokens of the optimiser step."""
+            """Weighted cross-entropy, summed over the tokens, over the number of learnt tokens of the optimiser step."""
             logits, wanted = labelled_logits(model, inputs)
             losses = token_losses(logits, wanted)
             if self.settings.kl:
-                losses = losses + self.settings.kl * divergence(model, inputs, logits) * (wanted != IGNORED)
+                losses = losses + self.settings.kl * divergence(model, inputs, logits)
+            loss = (losses * inputs["weight"][:, learnt(inputs["labels"])]).sum()
             if num_items_in_batch is None:
-                return (losses.sum(1) * inputs["weight"]).sum() / (wanted != IGNORED).sum()
+                return loss / wanted.numel()
             # gradients are averaged over the processes, and the number is that of all of them
-            return (losses.sum(1) * inputs["weight"]).sum() / num_items_in_batch * count()
+            return loss / num_items_in_batch * count()
 
         def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
             """The plain scheduler's first step has a rate of zero and learns nothing; here all steps learn."""

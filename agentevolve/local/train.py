@@ -18,6 +18,7 @@ from agentevolve.local.canary import SAMPLE, Probe, probes
 from agentevolve.local.checkpoints import EVERY, PACKAGES, Checkpoints, checkpoints, key_of
 from agentevolve.local.families import family_of
 from agentevolve.local.quiet import quiet
+from agentevolve.local.room import ONE_BY_ONE, Memory, Way, of_gpu, sizes, way_of
 from agentevolve.local.rows import IGNORED, Row, Rows, prepare, render
 from agentevolve.local.sft import build_trainer
 from agentevolve.protocols import AgentevolveError
@@ -78,6 +79,7 @@ def train_lora(
     start: Path | None = None,
     afford: Callable[[int], None] | None = None,
     every: float = EVERY,
+    memory: Callable[[], Memory | None] = of_gpu,
 ) -> TrainResult:
     """Train an adapter for the transformers model in `folder`, whose identity is `base`, and write it to the new folder `out`.
 
@@ -85,18 +87,21 @@ def train_lora(
     arguments give the same adapter on the same machine, also when the training was killed and is gone on with, from what is
     kept of it about `every` seconds. `out` appears when it is complete. `afford` is called before the first
     step with the tokens that all epochs will see, and may refuse them by raising. `progress` is called after each optimiser
-    step with step, steps and mean loss.
-    Raises AgentevolveError when `out` exists, `start` does not fit, or the training comes to a loss that is no number.
+    step with step, steps and mean loss. What is free of a GPU's `memory` decides how rows go through the model (`room.way_of`),
+    which changes the weights by rounding alone.
+    Raises AgentevolveError when `out` exists, `start` does not fit, the GPU's memory is too small (before anything is loaded),
+    or the training comes to a loss that is no number.
     """
     family_of(files.read_config(folder).get("model_type"))
     origin = adapter.check_start(start, base, settings) if start else None
+    way = _way(folder, rows.rows, settings, memory())
     key = key_of(rows.rows, settings, seed, base, origin)
     every = every if processes.count() == 1 else math.inf  # a clock of each would ask for one at another step
     with _writing(out, key, every) as (kept, scratch), quiet():
         model, tokenizer = load_base(folder)
         if afford:
             afford(read_tokens(rows.rows, settings))
-        trainer = build_trainer(model, tokenizer, rows.rows, kept.folder, settings, seed)
+        trainer = build_trainer(model, tokenizer, rows.rows, kept.folder, settings, seed, way)
         if start:
             adapter.load_weights(trainer.model, start)
         if settings.objective != "sft":
@@ -151,6 +156,22 @@ def _dtype() -> str:
 
     fast = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else torch.cpu._is_avx512_bf16_supported()
     return "bfloat16" if fast else "float32"
+
+
+def _way(folder: Path, rows: Sequence[Row], settings: LoraSettings, have: Memory | None) -> Way:
+    """How the rows go through the model in the memory of a GPU, if there is one."""
+    if have is None:
+        return ONE_BY_ONE
+    from transformers import AutoConfig
+
+    lengths = [
+        (len(row.ids) + len(row.other_ids), sum(label != IGNORED for label in (*row.labels, *row.other_labels))) for row in rows
+    ]
+    config = AutoConfig.from_pretrained(folder, **LOCALLY).to_dict()
+    half = {"half": _dtype() == "bfloat16", "judged": settings.kl > 0}
+    found = sizes(config, files.parameters(folder), settings.rank, lengths, **half)
+    together = processes.share_of(settings.batch_size) if settings.objective == "sft" else 1
+    return way_of(folder.name, found, have, together, alone=processes.count() == 1)
 
 
 def read_tokens(rows: Sequence[Row], settings: LoraSettings) -> int:

@@ -21,7 +21,7 @@ from typing import Any
 
 from agentevolve.local import catalog
 from agentevolve.local.adapter import LoraSettings
-from agentevolve.local.rows import IGNORED, Row, collate, render
+from agentevolve.local.rows import IGNORED, Row, render
 from agentevolve.local.sft import build_trainer
 from agentevolve.local.train import load_base, peak_memory
 from agentevolve.records import Example, Message
@@ -49,16 +49,19 @@ def ours(model: Any, tokenizer: Any, rows: list[Row], out: Path) -> Any:
 
 
 def plain(model: Any, tokenizer: Any, rows: list[Row], out: Path) -> Any:
+    import torch
     from peft import LoraConfig, get_peft_model
+    from torch.nn.utils.rnn import pad_sequence
     from transformers import Trainer, TrainingArguments, set_seed
 
     set_seed(0)
     lora = LoraConfig(r=SETTINGS.rank, lora_alpha=SETTINGS.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
 
     def padded(batch: list[dict[str, Any]]) -> dict[str, Any]:
-        tensors = collate(batch, tokenizer.eos_token_id)
-        del tensors["weight"]
-        return tensors
+        ids, labels = ([torch.tensor(row[key]) for row in batch] for key in ("ids", "labels"))
+        masks = [torch.ones_like(one) for one in ids]
+        columns = {"input_ids": (ids, tokenizer.eos_token_id), "labels": (labels, IGNORED), "attention_mask": (masks, 0)}
+        return {key: pad_sequence(rows, batch_first=True, padding_value=value) for key, (rows, value) in columns.items()}
 
     arguments = TrainingArguments(**shared(out), remove_unused_columns=False)
     return Trainer(model=get_peft_model(model, lora), args=arguments, train_dataset=dataset(rows), data_collator=padded)

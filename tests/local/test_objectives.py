@@ -48,7 +48,7 @@ def built(folder, tmp_path, examples, **changes):
 
 
 def batch(row: Row, place: int) -> dict:
-    return collate([{"place": place, **row._asdict()}], 257)
+    return collate([{"place": place, **row._asdict()}])
 
 
 def ratios(trainer, row: Row) -> tuple[float, float]:
@@ -148,7 +148,7 @@ def test_kl_is_the_exact_divergence_from_the_base(folder, tmp_path):
     at = [place - 1 for place, label in enumerate(rows[0].labels) if label != IGNORED]
 
     def loss(one) -> float:
-        return one.compute_loss(one.model.eval(), collate([rows[0]._asdict()], 257)).item()
+        return one.compute_loss(one.model.eval(), collate([rows[0]._asdict()])).item()
 
     assert loss(trainer) == pytest.approx(loss(plain), rel=1e-6)  # the base is at no distance from itself
     moved(trainer)

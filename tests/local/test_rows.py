@@ -256,9 +256,11 @@ def test_a_long_row_is_rendered_no_further_than_it_is_learnt():
     assert 200 < len(row.ids) < 400
 
 
-def test_a_batch_is_padded_on_the_right_and_masked():
-    batch = collate([Row([1, 2, 3], [-100, 2, 3], 0.5)._asdict(), Row([4], [-100])._asdict()], pad=9)
-    assert batch["input_ids"].tolist() == [[1, 2, 3], [4, 9, 9]]
-    assert batch["labels"].tolist() == [[-100, 2, 3], [-100, -100, -100]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
-    assert batch["weight"].tolist() == [0.5, 1.0]
+def test_several_rows_are_one_sequence_in_which_each_begins_anew():
+    batch = collate([Row([1, 2, 3], [-100, 2, 3], 0.5)._asdict(), Row([4, 5], [4, 5])._asdict()])
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 5]]
+    assert batch["labels"].tolist() == [[-100, 2, 3, -100, 5]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1]]
+    assert batch["weight"].tolist() == [[0.5, 0.5, 0.5, 1.0, 1.0]]
+    assert batch.keys() == {"input_ids", "labels", "position_ids", "weight"}
+    assert collate([Row([1, 2], [-100, 2])._asdict()]).keys() == {"input_ids", "labels", "weight"}

@@ -77,20 +77,20 @@ def test_the_head_runs_at_learnt_positions_only_and_the_loss_is_the_models_own(f
     shapes = []
     model.lm_head.register_forward_hook(lambda module, given, made: shapes.append(tuple(made.shape)))
     for row in rows:
-        batch = collate([row._asdict()], tokenizer.eos_token_id)
+        batch = collate([row._asdict()])
         loss = trainer.compute_loss(trainer.model, batch)
         assert shapes[-1] == (1, sum(label != IGNORED for label in row.labels), 258)
         own = model(input_ids=batch["input_ids"], labels=batch["labels"]).loss
         assert loss.item() == pytest.approx(own.item(), rel=1e-5)
 
 
-def test_a_padded_batch_has_the_loss_of_its_rows_each_times_its_weight(folder, tmp_path):
+def test_several_rows_at_a_time_have_the_loss_of_each_times_its_weight(folder, tmp_path):
     model, tokenizer = load_base(folder)
     rows = [render(example.model_copy(update={"weight": 1.0 + place}), tokenizer) for place, example in enumerate(ROWS)]
     trainer = build_trainer(model, tokenizer, rows, tmp_path, QUICK, seed=0)
 
     def loss(rows):
-        return trainer.compute_loss(trainer.model, collate([row._asdict() for row in rows], 257), num_items_in_batch=10).item()
+        return trainer.compute_loss(trainer.model, collate([row._asdict() for row in rows]), num_items_in_batch=10).item()
 
     assert loss(rows) == pytest.approx(sum(loss([row]) for row in rows), rel=1e-5)
     assert loss([rows[2]]) == pytest.approx(3 * loss([rows[2]._replace(weight=1.0)]), rel=1e-5)

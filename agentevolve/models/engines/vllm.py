@@ -23,6 +23,8 @@ from typing import Any
 from agentevolve import wheels
 from agentevolve.local import catalog
 from agentevolve.local.adapter import read_adapter
+from agentevolve.local.files import parameters
+from agentevolve.local.room import of_gpu, share_for
 from agentevolve.protocols import AgentevolveError
 
 PATIENCE = 60.0  # seconds for one of the server's own routes
@@ -196,6 +198,8 @@ def _child(folder: Path) -> tuple[str, str]:
     log = wheels.cache("logs") / f"vllm-{port}.log"
     words = [program, "serve", str(folder), "--host", "127.0.0.1", "--port", str(port), "--served-model-name", str(folder)]
     words += ["--enable-lora", "--max-loras", "2", "--max-lora-rank", "64"]
+    if share := share_for(folder.name, 2 * parameters(folder), of_gpu()):  # in 16 bits
+        words += ["--gpu-memory-utilization", f"{share:.2f}"]
     # the key lies in the environment: a command line can be read by everybody on the machine
     env = os.environ | {"VLLM_API_KEY": key, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", "VLLM_NO_USAGE_STATS": "1"}
     with log.open("wb") as told:
