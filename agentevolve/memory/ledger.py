@@ -227,10 +227,7 @@ class Ledger:
     def present(self, entry: Entry | Held, as_of: int | None = None) -> bool:
         """Whether the entry is there, now or as of a round."""
         retired = self._retired.get(entry.id)
-        if as_of is None:
-            added = retired is None
-        else:
-            added = entry.round <= as_of and (retired is None or retired[0] > as_of)
+        added = retired is None if as_of is None else entry.round <= as_of and (retired is None or retired[0] > as_of)
         return added and not (entry.id in self._quarantine and self.quarantined(entry.id, as_of))
 
     @property

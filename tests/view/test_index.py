@@ -20,7 +20,7 @@ from agentevolve.run.folder import JOURNAL, VIEW, Run, read_run, seeds
 from agentevolve.view import figures
 from agentevolve.view.attempts import Asked, asked_of, body_of, facets, listed, row_of
 from agentevolve.view.index import ReadIndex, facts_of, index_path
-from agentevolve.view.memories import Memories, Wanted, groups
+from agentevolve.view.memories import Memories, Wanted
 from agentevolve.view.memories import listed as entries_listed
 from agentevolve.view.rows import KEPT
 
@@ -175,10 +175,10 @@ def test_a_place_that_is_none_is_refused(index, after):
 def test_memory_is_listed_with_uses(index):
     memories = Memories(index)
     memories.update()
-    found = entries_listed(index, Wanted(), groups(index, Wanted()))
+    found = entries_listed(memories, Wanted())
     assert {row["kind"] for row in found["rows"]} == {"demo", "insight"} and sum(row["uses"] for row in found["rows"]) == 6
     asked = Wanted(text="lamp", kind="insight")
-    assert [row["id"] for row in entries_listed(index, asked, groups(index, asked))["rows"]] == ["rule"]
+    assert [row["id"] for row in entries_listed(memories, asked)["rows"]] == ["rule"]
 
 
 def test_a_damaged_journal_is_named_and_what_was_read_stays(run, tmp_path):

@@ -105,10 +105,10 @@ def places(place: Path) -> dict[str, tuple[float, float]]:
     index.update()
     held = Memories(index)
     held.update()
-    made = maps.charts(held)
-    found = maps.shown(index, made, maps.Placed())
+    made = maps.charts(held, maps.stamps(held))
+    found = maps.shown(held, made.all, maps.Placed())
     ids = {row["n"]: row["id"] for row in index.ask("SELECT n, id FROM entries")}
-    spots = scatter.pixels(found.spots, found.chart.spots)
+    spots = scatter.pixels(found.spots, found.chart.spots, scatter.Window())
     index.close()
     return {ids[n]: tuple(spot) for n, spot in zip(found.n.tolist(), spots.tolist(), strict=True)}
 

@@ -245,7 +245,7 @@ def test_a_run_under_way_is_shown_as_it_grows(runs, tmp_path):
 
 def test_what_goes_wrong_is_one_line(runs, tmp_path):
     place = copied(runs, tmp_path)
-    with pytest.raises(AgentevolveError, match="no run in it or below"):
+    with pytest.raises(AgentevolveError, match="no run or memory in it or below"):
         show(tmp_path / "none")
     with (place / JOURNAL).open("ab") as file:
         file.write(b"not a line\n")
