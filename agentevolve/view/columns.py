@@ -46,9 +46,7 @@ class Columns(NamedTuple):
         import numpy as np
 
         here, wanted = np.zeros(len(self.n), bool), np.asarray(numbers, np.int64)
-        places = np.searchsorted(self.n, wanted)
-        places = places[places < len(self.n)]
-        here[places] = np.isin(self.n[places], wanted)
+        here[places_in(self.n, wanted)[1]] = True
         return here
 
     def counted(self, facets: Mapping[str, Any], among: NDArray[np.bool_] | None) -> dict[str, list[dict[str, Any]]]:
@@ -74,6 +72,17 @@ class Columns(NamedTuple):
             behind = (by > value) | ((by == value) & (n > last)) if column != "n" else n > last
             n, by = n[behind], by[behind]
         return [sign * one for one in n[np.lexsort((n, by))[:most]].tolist()]
+
+
+def places_in(all: NDArray[np.int64], wanted: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Which of the numbers are there, and where these are in all numbers, which ascend."""
+    import numpy as np
+
+    if not len(all):
+        return np.zeros(len(wanted), bool), np.zeros(0, np.int64)
+    places = np.minimum(np.searchsorted(all, wanted), len(all) - 1)
+    there = all[places] == wanted
+    return there, places[there]
 
 
 def packed(rows: Sequence[Mapping[str, Any]]) -> bytes:

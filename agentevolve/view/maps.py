@@ -17,9 +17,9 @@ from agentevolve.memory.folder import INDEX, about
 from agentevolve.memory.ledger import Shelf
 from agentevolve.view import rows, scatter
 from agentevolve.view.attempts import Number
-from agentevolve.view.columns import Columns
+from agentevolve.view.columns import Columns, places_in
 from agentevolve.view.index import ReadIndex
-from agentevolve.view.memories import Memories, Wanted, among, described, rows_of, uses_of
+from agentevolve.view.memories import Memories, Wanted, described, rows_of, uses_of
 from agentevolve.view.scatter import WHOLE, Window
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ class Chart(NamedTuple):
     n: NDArray[np.int64]
     spots: NDArray[np.float64]  # (len(n), 2)
     shares: tuple[float, float]
+    ends: NDArray[np.float64]  # (2, 2): the lower and the upper ends of the whole
 
 
 class Charts(NamedTuple):
@@ -122,7 +123,7 @@ class Shown(NamedTuple):
         """Those that lie in the window."""
         if window.zoom == 1:
             return self
-        here = scatter.inside(self.spots, self.chart.spots, window)
+        here = scatter.inside(self.spots, self.chart.ends, window)
         parts = {name: getattr(self, name)[here] for name in ("n", "spots", "kind", "round", "credit")}
         return self._replace(**parts)
 
@@ -156,10 +157,10 @@ def kept(index: ReadIndex) -> Charts | None:
     import numpy as np
 
     found = index.ask("SELECT * FROM charts ORDER BY number")
-    made = [
-        Chart(np.frombuffer(row["n"], np.int64), np.frombuffer(row["spots"], "<f8").reshape(-1, 2), (row["first"], row["second"]))
-        for row in found
-    ]
+    made = []
+    for row in found:
+        spots = np.frombuffer(row["spots"], "<f8").reshape(-1, 2)
+        made.append(Chart(np.frombuffer(row["n"], np.int64), spots, (row["first"], row["second"]), scatter.ends(spots)))
     return Charts(found[0]["stamps"], made) if found else None
 
 
@@ -185,7 +186,7 @@ def _chart(parts: Sequence[tuple[list[int], Vectors]]) -> Chart:
     n = np.concatenate([np.asarray(numbers, np.int64) for numbers, _ in parts])
     order = np.argsort(n)
     spots, shares = flat(np.concatenate([vectors for _, vectors in parts]))
-    return Chart(n[order], spots[order], shares)
+    return Chart(n[order], spots[order], shares, scatter.ends(spots))
 
 
 def flat(vectors: Vectors) -> tuple[NDArray[np.float64], tuple[float, float]]:
@@ -213,17 +214,17 @@ def shown(held: Memories, made: Sequence[Chart], asked: Wanted) -> Shown:
     import numpy as np
 
     columns = held.columns()
-    here = columns.under(asked.facets, among(held.index, columns, asked))
-    n = columns.n[here]
-    placed = [np.isin(n, one.n, assume_unique=True) for one in made]
-    empty = Chart(np.zeros(0, np.int64), np.zeros((0, 2)), (0.0, 0.0))
-    best = max(range(len(made)), key=lambda one: int(placed[one].sum()), default=None)
-    chart, on = (empty, np.zeros(len(n), bool)) if best is None else (made[best], placed[best])
+    here = columns.under(asked.facets, held.among(asked))
+    n, none = columns.n[here], np.zeros((0, 2))
+    charts = [*made, Chart(np.zeros(0, np.int64), none, (0.0, 0.0), scatter.ends(none))]
+    placed = [places_in(one.n, n) for one in charts]
+    best = max(range(len(charts)), key=lambda one: len(placed[one][1]))
+    chart, (on, places) = charts[best], placed[best]
     kinds, kind = _kinds(columns, here, on)
-    some = sum(int(one.sum()) for one in placed)
+    some = sum(len(found) for _, found in placed)
     return Shown(
         n[on],
-        chart.spots[np.searchsorted(chart.n, n[on])],
+        chart.spots[places],
         kinds,
         kind,
         columns.numbers["round"][here][on],
@@ -262,7 +263,7 @@ def page(held: Memories, found: Shown, asked: Placed) -> dict[str, Any]:
         "size": list(scatter.SIZE),
         "ways": asked.ways(),
         "table": [_counted(seen, place) for place in range(len(seen.kinds)) if (seen.kind == place).any()],
-        "facets": columns.counted(asked.facets, among(held.index, columns, asked)),
+        "facets": columns.counted(asked.facets, held.among(asked)),
         "near": _near(held.index, seen, asked),
     }
 
@@ -281,7 +282,7 @@ def _places(found: Shown, window: Window) -> int:
     """At how many pixels something lies: entries with the same key lie at one."""
     import numpy as np
 
-    x, y = scatter.pixels(found.spots, found.chart.spots, window).round().astype(np.int64).T
+    x, y = scatter.pixels(found.spots, found.chart.ends, window).round().astype(np.int64).T
     wide, high = scatter.SIZE
     return int(np.bincount(x * (high + 1) + y, minlength=(wide + 1) * (high + 1)).astype(bool).sum()) if len(x) else 0
 
@@ -306,7 +307,7 @@ def _near(index: ReadIndex, seen: Shown, asked: Placed) -> list[Mapping[str, Any
 
     if asked.pressed is None or not len(seen.n):
         return []
-    away = scatter.pixels(seen.spots, seen.chart.spots, asked.window) - asked.pressed
+    away = scatter.pixels(seen.spots, seen.chart.ends, asked.window) - asked.pressed
     numbers = seen.n[np.argsort(np.square(away).sum(1), kind="stable")[:NEAREST]].tolist()
     return [dict(row) | {"uses": uses_of(index, row["id"], row["seed"])} for row in rows_of(index, numbers)]
 
@@ -316,5 +317,5 @@ def drawn(found: Shown, asked: Placed, form: str) -> bytes:
     seen = found.inside(asked.window)
     values, all = getattr(seen, asked.colour), getattr(found, asked.colour)
     reach = (float(all.min()), float(all.max())) if len(all) else (0.0, 0.0)
-    dots = scatter.Dots(seen.spots, found.chart.spots, asked.window, values, reach, asked.colour, found.kinds)
+    dots = scatter.Dots(seen.spots, found.chart.ends, asked.window, values, reach, asked.colour, found.kinds)
     return scatter.drawn(dots, found.chart.shares, asked.pressed, form)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Said = tuple[int, int, int]  # inode, size and time of a journal
+FOUND = 8  # searches whose findings are kept
 START = 200  # characters of a text in a list
 ASIDE = 1 << 36  # where the entries begin that nobody is shown
 SORTS = {
@@ -93,6 +95,7 @@ class Memories:
         self.index = index
         self._read: dict[int, tuple[Said, Ledger]] = {}
         self._columns: tuple[tuple[tuple[int, ...], ...], Columns] | None = None
+        self._among: OrderedDict[tuple[Any, ...], NDArray[np.bool_] | None] = OrderedDict()
 
     def update(self) -> None:
         """Take in what the memories' journals say now."""
@@ -126,6 +129,25 @@ class Memories:
             rows = self.index.ask("SELECT data FROM columns ORDER BY seed")
             kept = self._columns = state, unpacked([row["data"] for row in rows])
         return kept[1]
+
+    def among(self, asked: Wanted) -> NDArray[np.bool_] | None:
+        """Which entries have the words and are about the task that are asked for; None where neither is."""
+        key = (self.state(), asked.text, asked.task)
+        if key not in self._among:
+            self._among[key] = self._find(asked)
+            while len(self._among) > FOUND:
+                self._among.popitem(last=False)
+        return self._among[key]
+
+    def _find(self, asked: Wanted) -> NDArray[np.bool_] | None:
+        found, columns = None, self.columns()
+        if asked.text:
+            query = "SELECT rowid FROM entry_words WHERE entry_words MATCH ?"
+            found = columns.at([n for (n,) in self.index.ask(query, (words(asked.text),))])
+        if asked.task:
+            about = columns.at([n for (n,) in self.index.ask("SELECT n FROM entries WHERE task = ?", (asked.task,))])
+            found = about if found is None else found & about
+        return found
 
     def ledger(self, seed: int) -> Ledger:
         """What the memory of a seed says. Raises AgentevolveError where it has none."""
@@ -163,22 +185,10 @@ class Memories:
             self.index.write("INSERT OR REPLACE INTO memories VALUES (?, ?, ?, ?)", [(seed, *said)])
 
 
-def among(index: ReadIndex, columns: Columns, asked: Wanted) -> NDArray[np.bool_] | None:
-    """Which entries have the words and are about the task that are asked for; None where neither is."""
-    found = None
-    if asked.text:
-        query = "SELECT rowid FROM entry_words WHERE entry_words MATCH ?"
-        found = columns.at([n for (n,) in index.ask(query, (words(asked.text),))])
-    if asked.task:
-        about = columns.at([n for (n,) in index.ask("SELECT n FROM entries WHERE task = ?", (asked.task,))])
-        found = about if found is None else found & about
-    return found
-
-
 def listed(held: Memories, asked: Wanted) -> dict[str, Any]:
     """A page of the entries: `rows` with how often each was used, the filter in words, the facets, the query of the next page."""
     index, columns = held.index, held.columns()
-    told = among(index, columns, asked)
+    told = held.among(asked)
     here = columns.under(asked.facets, told)
     count = int(here.sum())
     column, down = SORTS[asked.sort]

@@ -48,7 +48,7 @@ class Dots(NamedTuple):
     """What is drawn: where, of all that has a place where, which part of it; what the colour says; the kinds' names."""
 
     spots: NDArray[np.float64]  # (n, 2)
-    all: NDArray[np.float64]  # (m, 2): the limits of the whole hold these
+    ends: NDArray[np.float64]  # (2, 2): the lower and the upper ends of the whole map
     window: Window
     said: NDArray[Any]  # (n,)
     reach: tuple[float, float]  # of what the colour says, of all that is asked for
@@ -56,32 +56,38 @@ class Dots(NamedTuple):
     kinds: tuple[str, ...]
 
 
-def inside(spots: NDArray[np.float64], all: NDArray[np.float64], window: Window) -> NDArray[np.bool_]:
+def inside(spots: NDArray[np.float64], ends: NDArray[np.float64], window: Window) -> NDArray[np.bool_]:
     """Which of the spots are in the window."""
-    low, high = limits(all, window)
+    low, high = limits(ends, window)
     right_of, left_of = spots >= low, spots <= high
     return right_of[:, 0] & right_of[:, 1] & left_of[:, 0] & left_of[:, 1]
 
 
-def pixels(spots: NDArray[np.float64], all: NDArray[np.float64], window: Window) -> NDArray[np.float64]:
+def pixels(spots: NDArray[np.float64], ends: NDArray[np.float64], window: Window) -> NDArray[np.float64]:
     """Where in the picture of the window the spots are, in a page's pixels from its upper left corner."""
     import numpy as np
 
-    low, high = limits(all, window)
+    low, high = limits(ends, window)
     share = (spots - low) / (high - low)
     return np.stack([LEFT + share[:, 0] * (RIGHT - LEFT), BOTTOM - share[:, 1] * (BOTTOM - TOP)], 1)
 
 
-def limits(all: NDArray[np.float64], window: Window) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The lower and the upper end of both axes of the window; around the whole there is room."""
+def ends(spots: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The lower and the upper ends of a map on which all of these lie, with room around them, shape (2, 2)."""
     import numpy as np
 
-    if not len(all):
-        low, high = np.full(2, -1.0), np.full(2, 1.0)
-    else:
-        low, high = all.min(0), all.max(0)
-        room = np.where(high - low > 1e-6, 0.05 * (high - low), 1.0)  # what does not differ lies in the middle
-        low, high = low - room, high + room
+    if not len(spots):
+        return np.array([[-1.0, -1.0], [1.0, 1.0]])
+    low, high = (np.array([end(spots[:, 0]), end(spots[:, 1])]) for end in (np.min, np.max))
+    room = np.where(high - low > 1e-6, 0.05 * (high - low), 1.0)  # what does not differ lies in the middle
+    return np.stack([low - room, high + room])
+
+
+def limits(ends: NDArray[np.float64], window: Window) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The lower and the upper end of both axes of the window."""
+    import numpy as np
+
+    low, high = ends
     middle = low + (high - low) * np.array(window[1:]) / WHOLE
     half = (high - low) / (2 * window.zoom)
     return middle - half, middle + half
@@ -121,7 +127,7 @@ def _share(pressed: tuple[int, int]) -> tuple[list[float], list[float]]:
 
 
 def _frame(axes: Axes, dots: Dots, shares: tuple[float, float]) -> None:
-    (left, low), (right, high) = (one.tolist() for one in limits(dots.all, dots.window))
+    (left, low), (right, high) = (one.tolist() for one in limits(dots.ends, dots.window))
     axes.set(xlim=(left, right), ylim=(low, high), xticks=[], yticks=[])
     axes.set_xlabel(f"first direction: {shares[0]:.0%} of how they differ")
     axes.set_ylabel(f"second direction: {shares[1]:.0%} of how they differ")
@@ -204,7 +210,7 @@ def _cells(dots: Dots, here: NDArray[np.bool_] | None, weights: NDArray[Any] | N
     """How many dots, or what of `weights`, there is in each cell: rows from the lower end."""
     import numpy as np
 
-    low, high = limits(dots.all, dots.window)
+    low, high = limits(dots.ends, dots.window)
     spots = dots.spots if here is None else dots.spots[here]
     found, _, _ = np.histogram2d(spots[:, 0], spots[:, 1], CELLS, [(low[0], high[0]), (low[1], high[1])], weights=weights)
     return np.asarray(found.T, np.float64)

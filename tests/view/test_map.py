@@ -108,7 +108,7 @@ def places(place: Path) -> dict[str, tuple[float, float]]:
     made = maps.charts(held, maps.stamps(held))
     found = maps.shown(held, made.all, maps.Placed())
     ids = {row["n"]: row["id"] for row in index.ask("SELECT n, id FROM entries")}
-    spots = scatter.pixels(found.spots, found.chart.spots, scatter.Window())
+    spots = scatter.pixels(found.spots, found.chart.ends, scatter.Window())
     index.close()
     return {ids[n]: tuple(spot) for n, spot in zip(found.n.tolist(), spots.tolist(), strict=True)}
 
