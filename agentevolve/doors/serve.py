@@ -12,11 +12,12 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from agentevolve.doors.hosts import is_known
 from agentevolve.doors.talks import Talks, Wanted
 from agentevolve.models.tools import Call as ToolCall
 from agentevolve.models.tools import read, written
@@ -44,7 +45,7 @@ class BadRequest(Exception):
         self.status = status
 
 
-def application(talks: Talks, key: str, hosts: Sequence[str]) -> Starlette:
+def application(talks: Talks, key: str, hosts: Collection[str]) -> Starlette:
     """The app that answers with `talks` whoever knows `key` and asks one of the `hosts` (names with ports)."""
     from starlette.applications import Starlette
     from starlette.responses import JSONResponse
@@ -84,9 +85,9 @@ def application(talks: Talks, key: str, hosts: Sequence[str]) -> Starlette:
     return Starlette(routes=routes, lifespan=lifespan)
 
 
-def _check(request: Request, key: str, hosts: Sequence[str]) -> None:
+def _check(request: Request, key: str, hosts: Collection[str]) -> None:
     """Refuse who does not know the key, and a web page whose name was made to point here."""
-    if request.headers.get("host", "") not in hosts:
+    if not is_known(request.headers.get("host", ""), hosts):
         raise BadRequest("this host is not served", 403)
     _, _, given = request.headers.get(KEYED, "").partition(" ")
     if not secrets.compare_digest(given.encode(), key.encode()):

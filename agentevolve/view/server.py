@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import re
+import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
@@ -166,6 +167,8 @@ class Inspector:
             around |= {"filter": filter, "sorts": sorts, "said_filter": bool(filter.query())}
         if page == "run":
             around["picture"] = templates.link(values["name"], "curve.svg") if values["curve"] else ""
+        if page == "comparison":
+            around["picture"] = templates.compared(values["comparison"], "curves.svg") if values["curve"] else ""
         return around
 
     def _curve(self, request: Request) -> Response:
@@ -325,8 +328,8 @@ def guarded(place: Path, known: frozenset[str], token: str = "", *, edit: bool =
     return Guard(inspector.app(), known, token)
 
 
-def serve(place: Path, host: str, port: int, token: str = "", *, edit: bool = False) -> None:
-    """Serve until the process is told to end.
+def serve(place: Path, host: str, door: socket.socket, token: str = "", *, edit: bool = False) -> None:
+    """Serve at `door`, which listens and is opened as `host` in the browser, until the process is told to end.
 
     Raises AgentevolveError as `guarded` and `hosts` do, or when the extra "view" is not installed.
     """
@@ -335,5 +338,5 @@ def serve(place: Path, host: str, port: int, token: str = "", *, edit: bool = Fa
         import uvicorn
     except ImportError:
         raise AgentevolveError('looking at runs needs the extra "view": pip install "agentevolve[view]"') from None
-    app = guarded(place, hosts(host, port, token), token, edit=edit, warm=True)
-    uvicorn.run(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=1, server_header=False)
+    app = guarded(place, hosts(host, door.getsockname()[1], token), token, edit=edit, warm=True)
+    uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, server_header=False)).run(sockets=[door])
