@@ -37,11 +37,11 @@ class Window(NamedTuple):
         return Window(self.zoom, *(min(max(half, one), WHOLE - half) for one in (self.across, self.up)))
 
     def at(self, x: int, y: int) -> Window:
-        """The window of that size around a place of the picture, in its pixels."""
+        """The window of that size around a place of the picture, in its pixels, maybe not all within the map."""
         right, up = (x - LEFT) / (RIGHT - LEFT), (BOTTOM - y) / (BOTTOM - TOP)
         shares = [min(max(one, 0.0), 1.0) - 0.5 for one in (right, up)]
         across, up = (one + round(WHOLE * share / self.zoom) for one, share in zip(self[1:], shares, strict=True))
-        return Window(self.zoom, across, up).within()
+        return Window(self.zoom, across, up)
 
 
 class Dots(NamedTuple):
@@ -142,6 +142,7 @@ def _say_where(figure: Figure, window: Window) -> None:
     axes = figure.add_axes(_box(*WHERE))
     axes.set(xlim=(0, WHOLE), ylim=(0, WHOLE), xticks=[], yticks=[], facecolor="none")
     axes.set_title(f"shown: 1/{window.zoom} of each side", loc="left", fontsize=7.5)
+    axes.spines[:].set_visible(True)
     wide = max(WHOLE / window.zoom, WHOLE / 20)
     axes.add_patch(Rectangle((window.across - wide / 2, window.up - wide / 2), wide, wide, facecolor=COLOURS[0], edgecolor=INK))
 
