@@ -11,9 +11,9 @@ import threading
 import time
 
 import pytest
+import test_comparisons
 import uvicorn
 from lived import addresses, lived
-from test_comparisons import comparison  # noqa: F401  (a fixture)
 from worlds import make_tasks
 
 from agentevolve.act.rollout import rollout
@@ -36,6 +36,7 @@ MORE = [
 ]
 MORE += ["/runs/alone/entry?id=rule"]
 HERE = ("http://127.0.0.1", "data:", "file:")
+comparison = test_comparisons.comparison  # the fixture
 
 
 @pytest.fixture(scope="module")
