@@ -27,6 +27,7 @@ Value = TypeVar("Value")
 Query = Mapping[str, str]
 KEPT = 64  # results that are kept until their run changes
 GROWN = "The memory has changed and is being read; until then this page shows it as it was before."
+STANDING_AGAIN = "Its runs have grown: the standings are being made again."
 DRAWING = "The map is being made of all entries; this page shows it as soon as it is there."
 DRAWN_AGAIN = "The map is being made again; until then entries that are new are not on it."
 
@@ -68,13 +69,11 @@ class Pages:
         place = self.places.comparison(name)
         state = self._comparisons.state(place)
         found = self._standing(place, state)
-        making = (
-            "" if self.soon.fresh(("comparison", place), state) else "Its runs have grown: the standings are being made again."
-        )
+        making = "" if self.soon.fresh(("comparison", place), state) else STANDING_AGAIN
         values = standings.page(found, place, self.places.name_of)
         if values["curve"]:
             try:
-                self.curves(name)
+                self._curves(place, state, found)
             except NotYet:
                 values["curve"], making = False, making or "The learning curves are being drawn."
         return {"comparison": name, "making": making, **values}
@@ -83,8 +82,7 @@ class Pages:
         """The learning curves of a comparison as SVG. Raises AgentevolveError where no method is through yet."""
         place = self.places.comparison(name)
         state = self._comparisons.state(place)
-        found = self._standing(place, state)
-        return self.soon.get(("curves", place), state, lambda: curve(found))
+        return self._curves(place, state, self._standing(place, state))
 
     def method(self, name: str, query: Query) -> dict[str, Any]:
         """How one method of a comparison stands at each task set, and its runs."""
@@ -99,6 +97,9 @@ class Pages:
             "standings": standings.of_method(self._standing(place, self._comparisons.state(place)), method),
             "runs": [one for one in page["runs"] if one["method"] == method],
         }
+
+    def _curves(self, place: Path, state: Hashable, found: Compared) -> bytes:
+        return self.soon.get(("curves", place), state, lambda: curve(found))
 
     def _standing(self, place: Path, state: Hashable) -> Compared:
         return self.soon.get(("comparison", place), state, lambda: self._comparisons.found(place))

@@ -67,8 +67,9 @@ class Places:
         if name not in self._compared and name not in self.comparisons():
             raise AgentevolveError(f"there is no comparison {name[:200]!r}")
         place = self._compared[name]
-        for path in (place / CONFIG, *(path for run in runs_of(place) for path in _read(run))):
-            self._stays(path)
+        self._stays(place / CONFIG)
+        for run in runs_of(place):
+            self._within(run)
         return place
 
     def comparison_of(self, run: Path) -> str:
@@ -136,8 +137,10 @@ class Places:
 
     def _within(self, place: Path) -> None:
         """Raise AgentevolveError when a file that would be read is a link out of the given folder."""
+        self._stays(place)
         for path in _read(place):
-            self._stays(path)
+            if path.is_symlink():
+                self._stays(path)
 
     def _stays(self, path: Path) -> None:
         if not path.resolve().is_relative_to(self.root):

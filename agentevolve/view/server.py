@@ -12,7 +12,8 @@ import json
 import re
 import socket
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 KINDS = {".css": "text/css", ".js": "text/javascript"}
+YIELD, YIELDS = 0.02, 100  # seconds that reading ahead waits for who is being answered, and how often
 LOOK = 1.0  # seconds between two looks at whether a run has grown
 PATIENCE = 0.1  # seconds that a page waits for what takes long
 FORM = 12 * NOTE + 10_000  # bytes of a form: a sign takes up to twelve
@@ -60,6 +62,7 @@ class Inspector:
 
     def __init__(self, places: Places, *, edit: bool = False, patience: float | None = None) -> None:
         self.pages, self.edit = Pages(places, patience), edit
+        self._lock, self._answering = threading.Lock(), 0
 
     def app(self) -> Starlette:
         """The application, without its guard."""
@@ -105,8 +108,26 @@ class Inspector:
         for name in places.comparisons():
             ahead += [partial(self.pages.comparison, name, {})]
         for make in ahead:
+            self._let_pass()
             with contextlib.suppress(AgentevolveError, OSError):
                 make()
+
+    def _let_pass(self) -> None:
+        """Wait, but not for ever, until nobody is being answered: whoever asks comes first."""
+        for _ in range(YIELDS):
+            if not self._answering:
+                return
+            time.sleep(YIELD)
+
+    @contextlib.contextmanager
+    def _first(self) -> Iterator[None]:
+        with self._lock:
+            self._answering += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._answering -= 1
 
     def _words(self, name: str) -> None:
         self.pages.places.index(name).update_words()
@@ -127,7 +148,8 @@ class Inspector:
                 kept = {name: value for name, value in query.items() if value}
                 return RedirectResponse(f"{request.url.path}?{urlencode(kept)}" if kept else request.url.path, 303)
             before = request.state.before = self.pages.grown(request.path_params.get("run", ""))
-            values = self._values(page, request, query)
+            with self._first():
+                values = self._values(page, request, query)
             if twin:
                 return _json(values)
             if values.get("asked", {}).get("press") == "closer" and "closer" in values["ways"] and "x" in query:
