@@ -258,25 +258,19 @@ class Server:
 
 def row(name: str, found: list[tuple[float, float, int, bytes]], *more: str) -> None:
     """Print a line of a table."""
-    times, cpu = sorted(one[0] for one in found), sorted(one[1] for one in found)
-    p50, p95 = times[len(times) // 2], times[ceil(0.95 * len(times)) - 1]
+    figures = []
+    for values in ([one[0] for one in found], [one[1] for one in found]):
+        ascending = sorted(values)
+        figures += [ascending[len(values) // 2], ascending[ceil(0.95 * len(values)) - 1]]
     largest = max(len(one[3]) for one in found)
-    figures = [
-        f"{1e3 * p50:8.0f}",
-        f"{1e3 * p95:8.0f}",
-        f"{1e3 * cpu[len(cpu) // 2]:8.0f}",
-        f"{1e3 * cpu[ceil(0.95 * len(cpu)) - 1]:8.0f}",
-        f"{largest / 1e3:11.0f}",
-    ]
-    print(" ".join([f"{name:26}", *figures, *more]), flush=True)
+    cells = [*(f"{1e3 * value:8.0f}" for value in figures), f"{largest / 1e3:11.0f}"]
+    print(" ".join([f"{name:26}", *cells, *more]), flush=True)
 
 
 def heading(title: str, *more: str) -> None:
     """Print a table's title and columns."""
-    print(
-        f"\n{title}\n{'page':26} {'p50 ms':>8} {'p95 ms':>8} {'CPU p50':>8} {'CPU p95':>8} {'largest kB':>11} {' '.join(more)}",
-        flush=True,
-    )
+    names = [f"{name:>8}" for name in ("p50 ms", "p95 ms", "CPU p50", "CPU p95")]
+    print(f"\n{title}\n{'page':26} {' '.join(names)} {'largest kB':>11} {' '.join(more)}", flush=True)
 
 
 def at_once(place: Path, given: argparse.Namespace, title: str, cold: bool) -> None:
