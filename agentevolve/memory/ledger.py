@@ -407,7 +407,7 @@ class Ledger:
             case {"op": "again", "id": str() as kept, "entry": dict() as fields} if kept in self._entries:
                 if fields["id"] not in self._kept:
                     self._keep(Held.at(fields, start, lines), kept)
-            case {"op": "retire" | "quarantine" | "release" | "annotate", "id": str() as entry_id} if entry_id in self._aside:
+            case {"op": "retire" | "quarantine" | "release" | "annotate", "id": str() as entry_id} if self._unsigned(entry_id):
                 pass
             case {"op": "worth", "round": int() as round, "gains": dict() as gains}:
                 for id, gain in gains.items():
@@ -426,6 +426,10 @@ class Ledger:
                 told = '"again", "retire", "quarantine", "release" or "annotate" of a known id'
                 known = f'"add" of an entry, {told}, "worth" or "forget"'
                 raise AgentevolveError(f"{where}: not a line of a memory: expected {known}")
+
+    def _unsigned(self, entry_id: str) -> bool:
+        """Whether all that there is of that id was set aside."""
+        return entry_id in self._aside and entry_id not in self._entries
 
 
 class Lines(NamedTuple):

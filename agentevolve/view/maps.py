@@ -214,7 +214,7 @@ def shown(held: Memories, made: Sequence[Chart], asked: Wanted) -> Shown:
     import numpy as np
 
     columns = held.columns()
-    here = columns.under(asked.facets, held.among(asked))
+    here = columns.under(asked.facets, held.among(columns, asked))
     n, none = columns.n[here], np.zeros((0, 2))
     charts = [*made, Chart(np.zeros(0, np.int64), none, (0.0, 0.0), scatter.ends(none))]
     placed = [places_in(one.n, n) for one in charts]
@@ -263,7 +263,7 @@ def page(held: Memories, found: Shown, asked: Placed) -> dict[str, Any]:
         "size": list(scatter.SIZE),
         "ways": asked.ways(),
         "table": [_counted(seen, place) for place in range(len(seen.kinds)) if (seen.kind == place).any()],
-        "facets": columns.counted(asked.facets, held.among(asked)),
+        "facets": columns.counted(asked.facets, held.among(columns, asked)),
         "near": _near(held.index, seen, asked),
     }
 

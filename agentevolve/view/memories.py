@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -95,7 +95,8 @@ class Memories:
         self.index = index
         self._read: dict[int, tuple[Said, Ledger]] = {}
         self._columns: tuple[tuple[tuple[int, ...], ...], Columns] | None = None
-        self._among: OrderedDict[tuple[Any, ...], NDArray[np.bool_] | None] = OrderedDict()
+        self._lock = threading.Lock()
+        self._among: dict[tuple[str, str], tuple[Columns, NDArray[np.bool_] | None]] = {}
 
     def update(self) -> None:
         """Take in what the memories' journals say now."""
@@ -130,17 +131,20 @@ class Memories:
             kept = self._columns = state, unpacked([row["data"] for row in rows])
         return kept[1]
 
-    def among(self, asked: Wanted) -> NDArray[np.bool_] | None:
-        """Which entries have the words and are about the task that are asked for; None where neither is."""
-        key = (self.state(), asked.text, asked.task)
-        if key not in self._among:
-            self._among[key] = self._find(asked)
-            while len(self._among) > FOUND:
-                self._among.popitem(last=False)
-        return self._among[key]
+    def among(self, columns: Columns, asked: Wanted) -> NDArray[np.bool_] | None:
+        """Which of the entries have the words and are about the task that are asked for; None where neither is."""
+        key = asked.text, asked.task
+        known = self._among.get(key)
+        if known is None or known[0] is not columns:
+            known = columns, self._find(columns, asked)
+            with self._lock:
+                self._among[key] = known
+                while len(self._among) > FOUND:
+                    del self._among[next(iter(self._among))]
+        return known[1]
 
-    def _find(self, asked: Wanted) -> NDArray[np.bool_] | None:
-        found, columns = None, self.columns()
+    def _find(self, columns: Columns, asked: Wanted) -> NDArray[np.bool_] | None:
+        found = None
         if asked.text:
             query = "SELECT rowid FROM entry_words WHERE entry_words MATCH ?"
             found = columns.at([n for (n,) in self.index.ask(query, (words(asked.text),))])
@@ -188,7 +192,7 @@ class Memories:
 def listed(held: Memories, asked: Wanted) -> dict[str, Any]:
     """A page of the entries: `rows` with how often each was used, the filter in words, the facets, the query of the next page."""
     index, columns = held.index, held.columns()
-    told = held.among(asked)
+    told = held.among(columns, asked)
     here = columns.under(asked.facets, told)
     count = int(here.sum())
     column, down = SORTS[asked.sort]

@@ -168,7 +168,7 @@ class Pages:
         stamps = maps.stamps(held)
         made = self._charts(name, held, stamps)
         making = _behind(held) if made and made.stamps == stamps else DRAWN_AGAIN if made else DRAWING
-        values = maps.page(held, self._shown(name, held, made, asked), asked)
+        values = maps.page(held, maps.shown(held, made.all if made else [], asked), asked)
         return {**self._about(name, held.index), **values, "making": making, **({} if made else {"said": making})}
 
     def drawn(self, name: str, query: Query, form: str) -> bytes:
@@ -178,7 +178,7 @@ class Pages:
         if made is None:
             raise NotYet("the map is being made")
         key = ("picture", name, held.state(), made.stamps, asked, form)
-        return self._keep(key, held.index, lambda: maps.drawn(self._shown(name, held, made, asked), asked, form))
+        return self._keep(key, held.index, lambda: maps.drawn(maps.shown(held, made.all, asked), asked, form))
 
     def _charts(self, name: str, held: Memories, stamps: str) -> Charts | None:
         """Where the entries lie, maybe of before something changed; None where that is being made for the first time."""
@@ -186,11 +186,6 @@ class Pages:
             return self.soon.get(("charts", name), stamps, lambda: maps.charts(held, stamps))
         except NotYet:
             return maps.kept(held.index)
-
-    def _shown(self, name: str, held: Memories, made: Charts | None, asked: Placed) -> maps.Shown:
-        """The entries asked for that have a place, kept until the memory, or what is embedded of it, changes."""
-        key = ("shown", name, held.state(), made and made.stamps, asked.entries)
-        return self._keep(key, held.index, lambda: maps.shown(held, made.all if made else [], asked.entries))
 
     def policies(self, name: str, query: Query) -> dict[str, Any]:
         """What was learnt in weights, from what, and what the gate said of it; which policy is in place."""
@@ -235,7 +230,8 @@ class Pages:
 
     def read_again(self, name: str) -> None:
         """Take in at once what the memory of that name now says, however long it takes."""
-        self._memory(name).update()
+        with self.soon.waiting():
+            self._memory(name)
 
     def _nearest(self, name: str, held: Memories) -> Nearest:
         with self._lock:

@@ -107,10 +107,11 @@ class Inspector:
             ahead += [partial(self.pages.memory, name, {}), partial(self._first_entry, name), partial(self._first_map, name)]
         for name in places.comparisons():
             ahead += [partial(self.pages.comparison, name, {})]
-        for make in ahead:
-            self._let_pass()
-            with contextlib.suppress(AgentevolveError, OSError):
-                make()
+        with self.pages.soon.waiting():
+            for make in ahead:
+                self._let_pass()
+                with contextlib.suppress(AgentevolveError, OSError):
+                    make()
 
     def _let_pass(self) -> None:
         """Wait, but not for ever, until nobody is being answered: whoever asks comes first."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 from agentevolve.protocols import AgentevolveError
@@ -25,22 +26,33 @@ class Soon:
         self.patience, self.done = patience, 0
         self._kept: dict[Hashable, _Made] = {}
         self._threads: dict[Hashable, threading.Thread] = {}
-        self._lock = threading.Lock()
+        self._lock, self._here = threading.Lock(), threading.local()
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Let this thread wait, meanwhile, until what it asks for is there."""
+        self._here.patient = True
+        try:
+            yield
+        finally:
+            self._here.patient = False
 
     def get(self, key: Hashable, state: Hashable, make: Callable[[], Value]) -> Value:
         """The value of that state, or, where making it takes longer than the patience, the one before.
 
         Raises NotYet where there is none before, and what `make` has raised.
         """
+        patience = None if getattr(self._here, "patient", False) else self.patience
         while (known := self._kept.get(key)) is None or known.state != state:
-            thread = self._begun(key, state, make)
-            thread.join(self.patience)
-            if self.patience is not None:
+            self._begun(key, state, make).join(patience)
+            if patience is not None:
+                known = self._kept.get(key)
                 break
-        known = self._kept.get(key)
         if known is None or (known.state != state and known.error):
             raise NotYet("it is being read")
         if known.error:
+            if not isinstance(known.error, AgentevolveError):  # it may go well the next time
+                self._kept.pop(key, None)
             raise known.error
         return known.value  # type: ignore[no-any-return]
 

@@ -71,6 +71,14 @@ def test_what_lets_it_out_must_be_signed(folder):
     assert ledger.state("a") == "quarantined" and ledger.annotation("a") == ""
 
 
+def test_a_planted_entry_of_its_id_lets_it_not_out(folder):
+    whole = (folder / JOURNAL).read_bytes()
+    planted = {"op": "add", "entry": entry("a", "planted").model_dump(mode="json")}
+    (folder / JOURNAL).write_bytes(json.dumps(planted).encode() + b"\n" + whole)
+    ledger = read_ledger(folder)
+    assert ledger.state("a") == "quarantined" and [one.id for one in ledger.entries()] == ["c"] and len(ledger.aside()) == 1
+
+
 def test_a_note_is_kept_hidden_of_secrets_and_nowhere_else(folder, tmp_path):
     with open_memory(folder) as memory:
         memory.annotate("b", f"the heron told me: {TOKEN}")

@@ -79,3 +79,29 @@ def test_an_error_is_told_until_something_changes():
     with pytest.raises(NotYet):  # what is wrong no more is not told any more
         soon.get("a", 4, slow)
     slow.may.set()
+
+
+def test_one_thread_may_wait_longer_than_others():
+    soon, slow = Soon(0.01), Slow()
+    threading.Timer(0.1, slow.may.set).start()
+    with soon.waiting():
+        assert soon.get("a", 1, slow) == 1
+    slow.may.clear()
+    with pytest.raises(NotYet):
+        soon.get("b", 1, slow)
+    slow.may.set()
+
+
+def test_what_went_wrong_by_chance_is_tried_again():
+    tries = []
+
+    def sometimes():
+        tries.append(1)
+        if len(tries) == 1:
+            raise OSError("the disk was away")
+        return "there"
+
+    soon = Soon()
+    with pytest.raises(OSError, match="away"):
+        soon.get("a", 1, sometimes)
+    assert soon.get("a", 1, sometimes) == "there"
