@@ -260,6 +260,7 @@ def test_the_windows_of_a_map_cover_it(tmp_path):
     assert len(seen) == 49 and max(seen) == (8750, 8750)  # half a window a step, to the other edge
     corners = [asked.get(f"/runs/r/map.json?zoom=2&across={x}&up={y}").json()["count"] for x in (0, 10_000) for y in (0, 10_000)]
     assert sum(corners) >= 60 and sum(seen.values()) >= 60
+    assert 'data-key="0" href="/runs/r/map?"' in asked.get("/runs/r/map?zoom=2").text
     back = asked.get("/runs/r/map.json?zoom=4&across=2000&up=7000").json()["ways"]
     assert asked.get(f"/runs/r/map.json?{back['whole']}").json()["count"] == 60 and "zoom=2" in back["further"]
     assert "closer" not in asked.get(f"/runs/r/map.json?zoom={maps.CLOSEST}").json()["ways"]
