@@ -38,7 +38,11 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 KINDS = {".css": "text/css", ".js": "text/javascript"}
-YIELD, YIELDS = 0.02, 100  # seconds that reading ahead waits for who is being answered, and how often
+YIELD, STILL, LONGEST = (
+    0.02,
+    0.5,
+    5.0,
+)  # seconds: reading ahead looks so often, goes on after such a silence, waits at most so long
 LOOK = 1.0  # seconds between two looks at whether a run has grown
 PATIENCE = 0.1  # seconds that a page waits for what takes long
 FORM = 12 * NOTE + 10_000  # bytes of a form: a sign takes up to twelve
@@ -62,7 +66,7 @@ class Inspector:
 
     def __init__(self, places: Places, *, edit: bool = False, patience: float | None = None) -> None:
         self.pages, self.edit = Pages(places, patience), edit
-        self._lock, self._answering = threading.Lock(), 0
+        self._lock, self._answering, self._answered = threading.Lock(), 0, time.monotonic()
 
     def app(self) -> Starlette:
         """The application, without its guard."""
@@ -99,14 +103,15 @@ class Inspector:
             with contextlib.suppress(AgentevolveError, OSError):
                 places.index(name)
             places.unread.discard(name)
+        compared = [name for name, place in places.names().items() if places.comparison_of(place)]
+        alone = [name for name in places.names() if name not in compared]
         ahead: list[Callable[[], object]] = []
-        for name in places.names():
-            ahead += [partial(self.pages.run, name, {}), partial(self.pages.policies, name, {})]
-            ahead += [partial(self._words, name), partial(self.pages.curve, name)]
-        for name in (*places.names(), *places.memories()):
-            ahead += [partial(self.pages.memory, name, {}), partial(self._first_entry, name), partial(self._first_map, name)]
-        for name in places.comparisons():
-            ahead += [partial(self.pages.comparison, name, {})]
+        for name in (*alone, *places.memories()):
+            ahead += [partial(self.pages.memory, name, {}), partial(self._first_map, name), partial(self._first_entry, name)]
+        ahead += [partial(self.pages.comparison, name, {}) for name in places.comparisons()]
+        for name in (*alone, *compared):
+            ahead += [partial(self.pages.run, name, {}), partial(self.pages.policies, name, {}), partial(self.pages.curve, name)]
+        ahead += [partial(self._words, name) for name in alone]
         with self.pages.soon.waiting():
             for make in ahead:
                 self._let_pass()
@@ -114,9 +119,9 @@ class Inspector:
                     make()
 
     def _let_pass(self) -> None:
-        """Wait, but not for ever, until nobody is being answered: whoever asks comes first."""
-        for _ in range(YIELDS):
-            if not self._answering:
+        """Wait until nobody was answered for a while, but not for ever: whoever asks comes first."""
+        for _ in range(int(LONGEST / YIELD)):
+            if not self._answering and time.monotonic() - self._answered > STILL:
                 return
             time.sleep(YIELD)
 
@@ -129,6 +134,7 @@ class Inspector:
         finally:
             with self._lock:
                 self._answering -= 1
+                self._answered = time.monotonic()
 
     def _words(self, name: str) -> None:
         self.pages.places.index(name).update_words()
