@@ -124,6 +124,8 @@ class Pages:
     def attempts(self, name: str, query: Query) -> dict[str, Any]:
         """A page of the list of attempts."""
         index, asked = self.places.index(name), asked_of(query, Asked)
+        if asked.text:
+            self.soon.get(("words", name), index.state(), index.update_words)
         found = attempts.listed(index, asked)
         key = ("facets", name, asked.model_copy(update={"after": "", "sort": "first"}))
         facets = self._keep(key, index, lambda: attempts.facets(index, asked))

@@ -38,11 +38,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 KINDS = {".css": "text/css", ".js": "text/javascript"}
-YIELD, STILL, LONGEST = (
-    0.02,
-    0.5,
-    5.0,
-)  # seconds: reading ahead looks so often, goes on after such a silence, waits at most so long
+YIELD, STILL, LONGEST = 0.02, 0.5, 5.0  # seconds: reading ahead looks so often, goes on after such a silence, or at last
 LOOK = 1.0  # seconds between two looks at whether a run has grown
 PATIENCE = 0.1  # seconds that a page waits for what takes long
 FORM = 12 * NOTE + 10_000  # bytes of a form: a sign takes up to twelve
