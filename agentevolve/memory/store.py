@@ -18,6 +18,7 @@ from agentevolve.memory.ledger import Ledger, Shelf
 from agentevolve.memory.ranking import Words, differing, fused
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import NEAREST, Entry, Ranking, Usage
+from agentevolve.run.folder import VIEW
 from agentevolve.run.lock import LOCK, Lock
 from agentevolve.run.spans import span
 
@@ -376,7 +377,7 @@ def _nearest_first(hit: tuple[Entry, float]) -> tuple[float, str]:
 
 
 def _stats(folder: Path, ledger: Ledger) -> dict[str, Any]:
-    sizes = [_size(path) for path in folder.rglob("*") if path.name != LOCK]
+    sizes = [_size(path) for path in folder.rglob("*") if path.name != LOCK and not path.name.startswith(VIEW)]
     return ledger.stats() | {"embedding_model": about(folder)["embedding_model"], "bytes": sum(sizes)}
 
 
