@@ -44,7 +44,7 @@ def evolve(config: Config, options: RoundsOptions, changes: Changes = None) -> N
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    run: Annotated[Path, typer.Argument(help="A run's folder; with --html also a comparison's.")],
     as_json: Json = False,
     html: Annotated[Path | None, typer.Option(help="Write all of it, its attempts too, into this one file to look at.")] = None,
     md: Annotated[bool, typer.Option("--md", help="Print the tables as Markdown, for a pull request.")] = False,

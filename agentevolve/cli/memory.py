@@ -65,15 +65,19 @@ def show_entry(
     id: Annotated[str, typer.Argument(help="An entry's id, as `memory list` prints it.")],
     as_json: Json = False,
 ) -> None:
-    """Show one entry whole, with the trajectories it came from."""
+    """Show one entry whole, with the trajectories it came from and your note on it."""
     from agentevolve.cli import tables
-    from agentevolve.memory import read_entries
+    from agentevolve.memory import read_ledger
     from agentevolve.memory.folder import memory_folder
 
-    known = {one.id: one for one in read_entries(memory_folder(folder))}
-    if id not in known:
+    ledger = read_ledger(memory_folder(folder))
+    entry, known = ledger.get(id), ledger.entries()
+    if entry is None or ledger.state(entry.id) == "retired":
         raise AgentevolveError(f"{folder}: no entry {shown(id)}; the {len(known)} known ids: agentevolve memory list {folder}")
-    show(known[id].model_dump(mode="json"), as_json, lambda: tables.entry(known[id]))
+    held, note = ledger.quarantined(entry.id), ledger.annotation(entry.id)
+    beside = {"in quarantine": f"since round {held[0]}: {held[1]}"} if held else {}
+    beside |= {"note": note} if note else {}
+    show({**entry.model_dump(mode="json"), **beside}, as_json, lambda: tables.entry(entry, beside))
 
 
 def search(

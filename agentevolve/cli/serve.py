@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import socket
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agentevolve.cli.folders import new_folder
+from agentevolve.cli.listen import listening
 from agentevolve.cli.options import LimitOptions, PolicyOptions, RunOptions
 from agentevolve.cli.run import policy, prices
 from agentevolve.cli.show import aside
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from agentevolve.policy import Policy
 
 KEY = "AGENTEVOLVE_SERVE_KEY"
-LOOPBACK = ("127.0.0.1", "localhost")
 
 
 def serve(
@@ -30,7 +29,7 @@ def serve(
     limits: LimitOptions,
     options: RunOptions,
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port.")] = 8399,
-    host: Annotated[str, typer.Option(help="The address to listen on; any but loopback can be reached by others.")] = LOOPBACK[0],
+    host: Annotated[str, typer.Option(help="The address to listen on; any but loopback can be reached by others.")] = "127.0.0.1",
     env: Annotated[
         str, typer.Option(help="The world that the conversations are about (default: that of the memory's entries, else served).")
     ] = "",
@@ -49,6 +48,7 @@ def serve(
     except ImportError:
         raise AgentevolveError('serving a policy needs the extra "serve": pip install "agentevolve[serve]"') from None
     from agentevolve.act.attempt import ORACLE
+    from agentevolve.doors.hosts import LOOPBACK, known_hosts
     from agentevolve.doors.serve import application, server
     from agentevolve.doors.talks import Talks
     from agentevolve.run.folder import Run
@@ -58,29 +58,19 @@ def serve(
         raise AgentevolveError(f"{acting.model} answers nobody: it is no model of language")
     wanted, place = policy(acting, limits.max_usd), options.out or new_folder("served")
     key = os.environ.get(KEY) or secrets.token_urlsafe(24)
-    door = _door(host, port)
+    door = listening(host, port)
     run = Run(place, workers=workers, quiet=options.quiet)
     try:
         run.about("served", {"model": wanted.model})
         run.prices = prices(acting)
         run.limit(limits.max_tokens, limits.max_usd)
-        hosts = [f"{name}:{port}" for name in {host, *LOOPBACK}]
-        app = application(Talks(wanted, run, env or _world(wanted)), key, hosts)
+        app = application(Talks(wanted, run, env or _world(wanted)), key, known_hosts({host, *LOOPBACK}, port))
         said = "" if os.environ.get(KEY) else f"; key: {key}"
         aside([f"serving {wanted.model} at http://{host}:{port}/v1{said}", f"run: {place}"])
         server(app).run(sockets=[door])
     finally:
         door.close()
         run.close()
-
-
-def _door(host: str, port: int) -> socket.socket:
-    """What listens there. Raises AgentevolveError for an address that is not this machine's, or in use."""
-    try:
-        return socket.create_server((host, port))
-    except OSError as error:
-        why = os.strerror(error.errno) if error.errno else str(error)
-        raise AgentevolveError(f"{host}:{port}: {why}; name another with --host or --port") from None
 
 
 def _world(wanted: Policy) -> str:

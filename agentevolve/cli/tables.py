@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from agentevolve.evaluate.table import percent, plain
@@ -171,9 +171,10 @@ def entries(found: Sequence[Entry]) -> list[Table | Text]:
     return [_table(("id", "kind", "round", "reward", "text"), rows)]
 
 
-def entry(one: Entry) -> list[Table | Text]:
-    """One entry whole."""
-    rows = [(name, "\n".join(map(_clean, value)) if isinstance(value, tuple) else _clean(str(value))) for name, value in one]
+def entry(one: Entry, beside: Mapping[str, str]) -> list[Table | Text]:
+    """One entry whole, and what is known beside it."""
+    told = [*one, *beside.items()]
+    rows = [(name, "\n".join(map(_clean, value)) if isinstance(value, tuple) else _clean(str(value))) for name, value in told]
     return [_table(("field", "value"), rows)]
 
 

@@ -18,11 +18,12 @@ import json
 import secrets
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from agentevolve.doors.hosts import is_known
 from agentevolve.doors.talks import SERVED, Talks, Wanted
 from agentevolve.models.tools import Call as ToolCall
 from agentevolve.models.tools import read, written
@@ -61,7 +62,7 @@ class BadRequest(Exception):
         self.status = status
 
 
-def application(talks: Talks, key: str, hosts: Sequence[str], patience: float = PATIENCE) -> Starlette:
+def application(talks: Talks, key: str, hosts: Collection[str], patience: float = PATIENCE) -> Starlette:
     """The app that answers with `talks` whoever knows `key` and asks one of the `hosts` (names with ports).
 
     `patience`: seconds until a request has to be here whole.
@@ -137,9 +138,9 @@ def server(app: Starlette) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-def _check(request: Request, key: str, hosts: Sequence[str]) -> None:
+def _check(request: Request, key: str, hosts: Collection[str]) -> None:
     """Refuse who does not know the key, and a web page whose name was made to point here."""
-    if request.headers.get("host", "") not in hosts:
+    if not is_known(request.headers.get("host", ""), hosts):
         raise BadRequest("this host is not served", 403)
     _, _, given = request.headers.get(KEYED, "").partition(" ")
     if not secrets.compare_digest(given.encode(), key.encode()):

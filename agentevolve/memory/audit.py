@@ -34,10 +34,13 @@ class Finding(Record):
 
 
 def audit(ledger: Ledger) -> list[Finding]:
-    """What is odd about the entries that are there, the ones set aside first."""
+    """What is odd about the entries that are there, the ones set aside or in quarantine first."""
     found = [
         Finding(id=one.id, kind=one.kind, what="not signed by this user's key: set aside", where="") for one in ledger.aside()
     ]
+    for one in ledger.all():
+        if ledger.state(one.id) == "quarantined" and (said := ledger.quarantined(one.id)):
+            found.append(Finding(id=one.id, kind=one.kind, what=f"in quarantine since round {said[0]}", where=said[1]))
     held = ledger.entries()
     scripts = {env: scripts_of(_seen(one for one in held if one.env == env)) for env in {one.env for one in held}}
     for entry in (*ledger.aside(), *held):

@@ -16,7 +16,7 @@ from agentevolve.local.adapter import ROWS, adapters_of, read_rows, rewrite_rows
 from agentevolve.memory.folder import INDEX
 from agentevolve.memory.folder import JOURNAL as ENTRIES
 from agentevolve.memory.index import remove_index
-from agentevolve.memory.provenance import holds, line_of
+from agentevolve.memory.provenance import holds, line_of, vouched_line, vouches
 from agentevolve.memory.seals import CLOSED
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Entry, Example, Outcome, Record, Trajectory
@@ -148,8 +148,9 @@ def _out_of_journal(run: Run, attempts: set[str], entries: set[str], said: set[s
 
 
 def _out_of_derived(folder: Path) -> None:
-    """Delete what was counted of the run, and what the inspector has made of it, or of its seeds together: it is made anew."""
-    for file in [*folder.glob(f"{CHECKPOINT}*"), *(place / f"{VIEW}{end}" for place in (folder, folder.parent) for end in ENDS)]:
+    """Delete what was counted of the run, and what the inspector has made of it, its memory, or its seeds together."""
+    views = [place / f"{VIEW}{end}" for place in (folder, folder / "memory", folder.parent) for end in ENDS]
+    for file in [*folder.glob(f"{CHECKPOINT}*"), *views]:
         file.unlink(missing_ok=True)
 
 
@@ -184,20 +185,29 @@ def _out_of_memory(memory: Path, lines: list[dict[str, Any]], gone: set[str]) ->
     remove_index(memory / INDEX)
     (memory / CLOSED).unlink(missing_ok=True)
     heirs: dict[str, str] = {}  # who says the same as one that is gone takes its place
-    kept = []
+    for line in lines:
+        if line["op"] == "again" and line["id"] in gone and line["entry"]["id"] not in gone and holds(line):
+            heirs.setdefault(line["id"], line["entry"]["id"])
+    kept, stances = [], []
     for line in lines:
         if line["op"] == "worth":
             line = line | {"gains": {id: gain for id, gain in line["gains"].items() if id not in gone}}
+        if (
+            line["op"] in ("retire", "quarantine", "release")
+            and line["id"] in heirs
+            and (vouches(line) or line["op"] != "release")
+        ):
+            # who takes its place is recalled no more than it was; why may have been said in its words
+            stances.append(vouched_line({"op": line["op"], "id": heirs[line["id"]], "round": line["round"], "why": ""}))
         id = line["entry"]["id"] if "entry" in line else line.get("id", "")
         if id in gone:
             continue
-        if line["op"] == "again" and (line["id"] in gone or line["id"] in heirs):
-            heir = heirs.setdefault(line["id"], id)
-            if holds(line):
-                line = line_of(Entry.model_validate(line["entry"]), "" if heir == id else heir)
+        if line["op"] == "again" and line["id"] in heirs and holds(line):
+            heir = heirs[line["id"]]
+            line = line_of(Entry.model_validate(line["entry"]), "" if heir == id else heir)
         kept.append(line)
     tombs = [{"op": "forget", "id": id} for id in sorted(gone)]
-    Journal(memory / ENTRIES).rewrite([*tombs, *kept])
+    Journal(memory / ENTRIES).rewrite([*tombs, *kept, *stances])
 
 
 def _out_of_rows(folder: Path, attempts: set[str], sources: set[str], said: set[str]) -> tuple[int, list[str]]:

@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from agentevolve.memory.keys import Shelved, distinctive, key_id
-from agentevolve.memory.provenance import hidden, holds, signed_line
+from agentevolve.memory.provenance import hidden, holds, signed_line, vouched_line, vouches
 from agentevolve.memory.seals import seal, sealed
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Entry
 from agentevolve.run.journal import Journal
 
-FORM = 1  # of what is written down at a clean end
+FORM = 2  # of what is written down at a clean end
+NOTE, WHY = 2_000, 500  # characters of a user's note, and of a reason
 FEW = 20  # lines are few where they are less than one in so many
 Shelf = tuple[str, str]  # (env, kind): what one index collection holds
 
@@ -29,9 +30,9 @@ Shelf = tuple[str, str]  # (env, kind): what one index collection holds
 class Ledger:
     """The entries of the journal at `path`, in the order they were added. Safe to use from several threads of one process.
 
-    As of round r an entry is there if it was added at a round <= r and not retired at a round <= r. A text of one env and kind
-    is kept once: what says the same again becomes a further key and further sources of the entry that is there. What was
-    forgotten does not come back; what this user's key has not signed is set aside.
+    As of round r an entry is there if it was added at a round <= r, not retired at a round <= r, and not in quarantine then. A
+    text of one env and kind is kept once: what says the same again becomes a further key and further sources of the entry that
+    is there. What was forgotten does not come back; what this user's key has not signed is set aside.
     Raises AgentevolveError naming file and line when the journal is damaged.
     """
 
@@ -40,6 +41,8 @@ class Ledger:
         self._lock = threading.RLock()
         self._entries: dict[str, Held] = {}
         self._retired: dict[str, tuple[int, str]] = {}  # the round, and why
+        self._quarantine: dict[str, list[tuple[int, str | None]]] = {}  # from which rounds on, and why; None: no longer
+        self._notes: dict[str, str] = {}  # the user's own words on an entry: shown to the user alone
         self._kept: dict[str, str] = {}  # the id of what said the same again: the id of the entry
         self._forgotten: set[str] = set()
         self._gains: dict[str, list[tuple[int, float]]] = {}
@@ -83,14 +86,67 @@ class Ledger:
     def retire(self, entry_id: str, round: int, why: str) -> None:
         """From `round` on the entry is no longer recalled. The first retirement of an entry stands."""
         with self._lock:
-            entry_id = self._kept.get(entry_id, entry_id)
-            if entry_id not in self._entries:
-                if entry_id in self._forgotten:
-                    return
-                raise AgentevolveError(f"{self._journal.path}: cannot retire {entry_id!r}: no such entry ({self.size} are known)")
-            if entry_id not in self._retired:
+            entry_id = self._known(entry_id, "retire")
+            if entry_id and entry_id not in self._retired:
                 self._write({"op": "retire", "id": entry_id, "round": round, "why": why})
                 self._retire(entry_id, round, why)
+
+    def quarantine(self, entry_id: str, round: int, why: str) -> None:
+        """From `round` on, until it is released, the entry is not recalled, nor what says the same again."""
+        if len(why) > WHY:
+            raise AgentevolveError(f"{self._journal.path}: cannot quarantine {entry_id!r}: why: longer than {WHY} characters")
+        with self._lock:
+            entry_id = self._known(entry_id, "quarantine")
+            if entry_id and self.present(self._entries[entry_id]):
+                self._say({"op": "quarantine", "id": entry_id, "round": self._after(entry_id, round), "why": why})
+
+    def release(self, entry_id: str, round: int) -> None:
+        """From `round` on the entry is no longer in quarantine."""
+        with self._lock:
+            entry_id = self._known(entry_id, "release")
+            if entry_id and self.quarantined(entry_id):
+                self._say({"op": "release", "id": entry_id, "round": self._after(entry_id, round)})
+
+    def annotate(self, entry_id: str, text: str) -> None:
+        """Keep the user's own words on an entry, in the place of those before; empty: none. They are never recalled.
+
+        Raises AgentevolveError for an entry that is not known, and for more than NOTE characters.
+        """
+        if len(text) > NOTE:
+            raise AgentevolveError(
+                f"{self._journal.path}: cannot annotate {entry_id!r}: a note is longer than {NOTE:,} characters"
+            )
+        with self._lock:
+            entry_id = self._known(entry_id, "annotate")
+            if entry_id and text != self.annotation(entry_id):
+                self._say({"op": "annotate", "id": entry_id, "text": text})
+
+    def _known(self, entry_id: str, what: str) -> str:
+        """The id of the entry that is meant, empty for one that was forgotten."""
+        entry_id = self._kept.get(entry_id, entry_id)
+        if entry_id in self._entries or entry_id in self._forgotten:
+            return entry_id if entry_id in self._entries else ""
+        raise AgentevolveError(f"{self._journal.path}: cannot {what} {entry_id!r}: no such entry ({self.size} are known)")
+
+    def _after(self, entry_id: str, round: int) -> int:
+        """The round, but none before what was last said of the quarantine of that entry."""
+        return max([round, *(at for at, _ in self._quarantine.get(entry_id, ()))])
+
+    def _say(self, line: dict[str, Any]) -> None:
+        """Write down and take in a line about an entry."""
+        line = vouched_line(line)
+        self._write(line)
+        self._hear(line)
+
+    def _hear(self, line: dict[str, Any]) -> None:
+        """Take in a line about an entry; one that lets something be seen or recalled counts only if this user has signed it."""
+        match line:
+            case {"op": "quarantine", "id": id, "round": round, "why": why}:
+                self._quarantine.setdefault(id, []).append((round, why))
+            case {"op": "release", "id": id, "round": round} if vouches(line):
+                self._quarantine.setdefault(id, []).append((round, None))
+            case {"op": "annotate", "id": id, "text": text} if vouches(line):
+                self._notes[id] = text
 
     def entries(self, as_of: int | None = None, kind: str | None = None, env: str | None = None) -> list[Entry]:
         """The entries that are there now, or were as of a round, oldest first."""
@@ -145,6 +201,24 @@ class Ledger:
         """The round at which the entry was retired, and why; None for one that is there."""
         return self._retired.get(entry_id)
 
+    def quarantined(self, entry_id: str, as_of: int | None = None) -> tuple[int, str] | None:
+        """From which round on the entry is in quarantine, now or as of a round, and why; None for one that is not."""
+        round, why = self.stance(entry_id, as_of)
+        return None if why is None else (round, why)
+
+    def stance(self, entry_id: str, as_of: int | None = None) -> tuple[int, str | None]:
+        """What was last said of an entry's quarantine, now or as of a round: from which round on, and why; None: not in it."""
+        said = [one for one in self._quarantine.get(entry_id, ()) if as_of is None or one[0] <= as_of]
+        return said[-1] if said else (0, None)
+
+    def state(self, entry_id: str) -> str:
+        """How a known entry stands: `there`, `quarantined` or `retired`."""
+        return "retired" if entry_id in self._retired else "quarantined" if self.quarantined(entry_id) else "there"
+
+    def annotation(self, entry_id: str) -> str:
+        """The user's note on the entry; empty where there is none."""
+        return self._notes.get(self._kept.get(entry_id, entry_id), "")
+
     def all(self) -> list[Entry]:
         """Every entry that was ever added, oldest first."""
         with self._lock:
@@ -153,9 +227,8 @@ class Ledger:
     def present(self, entry: Entry | Held, as_of: int | None = None) -> bool:
         """Whether the entry is there, now or as of a round."""
         retired = self._retired.get(entry.id)
-        if as_of is None:
-            return retired is None
-        return entry.round <= as_of and (retired is None or retired[0] > as_of)
+        added = retired is None if as_of is None else entry.round <= as_of and (retired is None or retired[0] > as_of)
+        return added and not (entry.id in self._quarantine and self.quarantined(entry.id, as_of))
 
     @property
     def size(self) -> int:
@@ -206,6 +279,7 @@ class Ledger:
         return {
             "entries": len(present),
             "retired": len(self._retired),
+            "quarantined": sum(self.state(id) == "quarantined" for id in self._quarantine),
             "set_aside": len(self._aside),
             "by_kind": dict(sorted(Counter(held.shelf[1] for held in present).items())),
             "by_env": dict(sorted(Counter(held.shelf[0] for held in present).items())),
@@ -240,6 +314,8 @@ class Ledger:
             "kept": self._kept,
             "retired": self._retired,
             "gains": self._gains,
+            "quarantine": self._quarantine,
+            "notes": self._notes,
             "forgotten": sorted(self._forgotten),
         }
 
@@ -273,6 +349,8 @@ class Ledger:
             self._shelves[shelf] = Shelved.as_told(one, having)
         self._retired = {id: (round, why) for id, (round, why) in told["retired"].items()}
         self._gains = {id: [(round, gain) for round, gain in gains] for id, gains in told["gains"].items()}
+        self._quarantine = {id: [(round, why) for round, why in said] for id, said in told["quarantine"].items()}
+        self._notes = told["notes"]
         self._forgotten = set(told["forgotten"])
 
     def _write(self, *lines: dict[str, Any]) -> list[int]:
@@ -329,7 +407,7 @@ class Ledger:
             case {"op": "again", "id": str() as kept, "entry": dict() as fields} if kept in self._entries:
                 if fields["id"] not in self._kept:
                     self._keep(Held.at(fields, start, lines), kept)
-            case {"op": "retire", "id": str() as entry_id} if entry_id in self._aside:
+            case {"op": "retire" | "quarantine" | "release" | "annotate", "id": str() as entry_id} if self._unsigned(entry_id):
                 pass
             case {"op": "worth", "round": int() as round, "gains": dict() as gains}:
                 for id, gain in gains.items():
@@ -338,9 +416,20 @@ class Ledger:
                 self._forgotten.add(entry_id)
             case {"op": "retire", "id": str() as entry_id, "round": int() as round} if entry_id in self._entries:
                 self._retire(entry_id, round, str(line.get("why", "")))
+            case (
+                {"op": "quarantine", "id": str() as entry_id, "round": int(), "why": str()}
+                | {"op": "release", "id": str() as entry_id, "round": int()}
+                | {"op": "annotate", "id": str() as entry_id, "text": str()}
+            ) if entry_id in self._entries:
+                self._hear(line)
             case _:
-                known = '"add" of an entry, "again" or "retire" of a known id, "worth" or "forget"'
+                told = '"again", "retire", "quarantine", "release" or "annotate" of a known id'
+                known = f'"add" of an entry, {told}, "worth" or "forget"'
                 raise AgentevolveError(f"{where}: not a line of a memory: expected {known}")
+
+    def _unsigned(self, entry_id: str) -> bool:
+        """Whether all that there is of that id was set aside."""
+        return entry_id in self._aside and entry_id not in self._entries
 
 
 class Lines(NamedTuple):

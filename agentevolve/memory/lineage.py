@@ -109,8 +109,12 @@ def changes(ledger: Ledger, before: int, after: int) -> list[Change]:
     for entry in ledger.all():
         there = [ledger.present(entry, before), ledger.present(entry, after)]
         gone = ledger.gone(entry.id)
+        held = ledger.quarantined(entry.id, after)
         if there == [False, True]:
-            found.append(Change(id=entry.id, kind=entry.kind, what="added", round=entry.round, why="", text=entry.text))
+            what, round = ("added", entry.round) if entry.round > before else ("restored", ledger.stance(entry.id, after)[0])
+            found.append(Change(id=entry.id, kind=entry.kind, what=what, round=round, why="", text=entry.text))
+        elif there == [True, False] and held:
+            found.append(Change(id=entry.id, kind=entry.kind, what="quarantined", round=held[0], why=held[1], text=entry.text))
         elif there == [True, False] and gone:
             found.append(Change(id=entry.id, kind=entry.kind, what="retired", round=gone[0], why=gone[1], text=entry.text))
     return found

@@ -2,7 +2,7 @@
 
 What comes from elsewhere is read line by line from its journal; an index that came along is never opened, the memory's own is
 made from what was taken in. Entries that this user's key has signed are taken in as they are, any other only when the user says
-so, and then signed anew.
+so, and then signed anew. What is in quarantine stays where it is, and so do the user's notes.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from typing import Any
 
 from agentevolve.memory.folder import ABOUT, JOURNAL
 from agentevolve.memory.ledger import read_entry
-from agentevolve.memory.provenance import holds, line_of
+from agentevolve.memory.provenance import holds, line_of, vouches
 from agentevolve.memory.store import EntryMemory, read_ledger
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Entry, Record
 from agentevolve.whole import write_whole
 
 FORMAT = 1
+OPS = ("add", "again", "retire", "quarantine", "release", "annotate", "worth", "forget")
 OPENING = {"kind": "memory", "format": FORMAT}
 
 
@@ -50,7 +51,7 @@ def take_in(memory: EntryMemory, path: Path, *, vouched: bool = False) -> Taken:
 
     Raises AgentevolveError, naming file and line, for what is neither; then nothing is added.
     """
-    lines = _lines(path)
+    lines = _lines(path, vouched)
     chosen = [entry for entry, signed in lines if signed or vouched]
     before = len(memory.entries())
     memory.add(chosen)
@@ -58,8 +59,11 @@ def take_in(memory: EntryMemory, path: Path, *, vouched: bool = False) -> Taken:
     return Taken(added=added, known=len(chosen) - added, unsigned=len(lines) - len(chosen))
 
 
-def _lines(path: Path) -> list[tuple[Entry, bool]]:
-    """The entries at `path`, each with whether this user's key has signed it; not those that were retired or forgotten there."""
+def _lines(path: Path, vouched: bool) -> list[tuple[Entry, bool]]:
+    """The entries at `path`, each with whether this user's key has signed it.
+
+    Not those that were retired or forgotten there, or are in quarantine; only one that was `vouched` for, or signed, lets out.
+    """
     folder = path.is_dir()
     source = path / JOURNAL if folder else path
     if folder and not (path / ABOUT).is_file():
@@ -69,6 +73,9 @@ def _lines(path: Path) -> list[tuple[Entry, bool]]:
     except OSError as error:
         raise AgentevolveError(f"{source}: cannot read: {error.strerror or error}") from None
     found: dict[str, tuple[Entry, bool]] = {}
+    gone: set[str] = set()
+    held: set[str] = set()  # in quarantine
+    same: dict[str, str] = {}  # by the id of what says the same again, the id of the entry
     for number, text in enumerate(texts, 1):
         if not text.strip():
             continue
@@ -76,10 +83,15 @@ def _lines(path: Path) -> list[tuple[Entry, bool]]:
         match line:
             case {"op": "add" | "again", "entry": dict()}:
                 entry = read_entry(line["entry"], f"{source}:{number}")
+                same.setdefault(entry.id, str(line.get("id", entry.id)))
                 found.setdefault(entry.id, (entry, holds(line)))
             case {"op": "retire" | "forget", "id": str() as id}:
-                found.pop(id, None)
-    return list(found.values())
+                gone.add(id)
+            case {"op": "quarantine", "id": str() as id}:
+                held.add(id)
+            case {"op": "release", "id": str() as id} if vouched or vouches(line):
+                held.discard(id)
+    return [one for id, one in found.items() if same[id] not in gone | held]
 
 
 def _line(text: bytes, where: str, *, opening: bool) -> dict[str, Any]:
@@ -95,6 +107,6 @@ def _line(text: bytes, where: str, *, opening: bool) -> dict[str, Any]:
             else f"its first line is not {json.dumps(OPENING)}"
         )
         raise AgentevolveError(f"{where}: not an exported memory: {why}")
-    if not isinstance(line, dict) or not (opening or line.get("op") in ("add", "again", "retire", "forget")):
+    if not isinstance(line, dict) or not (opening or line.get("op") in OPS):
         raise AgentevolveError(f"{where}: not an exported memory: expected a line that adds an entry")
     return line

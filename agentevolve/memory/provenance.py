@@ -48,6 +48,18 @@ def holds(line: dict[str, Any]) -> bool:
     return isinstance(signed, str) and hmac.compare_digest(signed.encode(), _signature(line["entry"], again).encode())
 
 
+def vouched_line(line: dict[str, Any]) -> dict[str, Any]:
+    """A line that says something of an entry, secrets hidden, signed."""
+    said = dict(redacted(line))
+    return {**said, "signed": _spoken(said)}
+
+
+def vouches(line: dict[str, Any]) -> bool:
+    """Whether such a line was signed with this user's key and is still what was signed."""
+    signed, said = line.get("signed"), {name: value for name, value in line.items() if name != "signed"}
+    return isinstance(signed, str) and hmac.compare_digest(signed.encode(), _spoken(said).encode())
+
+
 def signed(text: str) -> str:
     """The signature of `text` under this user's key."""
     key = _lent or _key(os.environ.get(VARIABLE))
@@ -72,6 +84,10 @@ def key_file() -> Path:
     import platformdirs
 
     return platformdirs.user_data_path("agentevolve") / "memory.key"
+
+
+def _spoken(line: dict[str, Any]) -> str:
+    return signed(json.dumps(line, sort_keys=True, separators=(",", ":")))
 
 
 def _signature(fields: dict[str, Any], again: str) -> str:

@@ -18,6 +18,7 @@ from agentevolve.memory.ledger import Ledger, Shelf
 from agentevolve.memory.ranking import Words, differing, fused
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import NEAREST, Entry, Ranking, Usage
+from agentevolve.run.folder import VIEW
 from agentevolve.run.lock import LOCK, Lock
 from agentevolve.run.spans import span
 
@@ -73,16 +74,40 @@ class EntryMemory:
         self._ledger.retire(id, round, why)
         self._said.clear()
 
-    def restore(self, id: str, round: int) -> str:
-        """From `round` on, or from its retirement, recall again what a retired entry says; return the id that it now has.
+    def quarantine(self, id: str, round: int, why: str) -> None:
+        """From `round` on, until it is restored, do not recall the entry, nor what says the same again.
 
-        The retirement stands, so that earlier rounds stay as they were. Raises AgentevolveError for an entry that is not retired.
+        Raises AgentevolveError for an unknown id, and for more than 500 characters of `why`.
+        """
+        self._check(writing=True)
+        self._ledger.quarantine(id, round, why)
+        self._said.clear()
+
+    def annotate(self, id: str, text: str) -> None:
+        """Keep the user's own words on an entry, in the place of those before; empty: none. They are never recalled.
+
+        Raises AgentevolveError for an unknown id, and for more than 2,000 characters.
+        """
+        self._check(writing=True)
+        self._ledger.annotate(id, text)
+
+    def restore(self, id: str, round: int) -> str:
+        """From `round` on, or from its retirement, recall again what an entry says; return the id that it now has.
+
+        One in quarantine is itself again. A retirement stands, so that earlier rounds stay as they were: what is told is added
+        anew. Raises AgentevolveError for an entry that is neither.
         """
         with self._lock:
             entry = self.get(id)
             gone = self._ledger.gone(entry.id) if entry else None
+            if entry and gone is None and self._ledger.quarantined(entry.id):
+                self._check(writing=True)
+                self._ledger.release(entry.id, round)
+                self._said.clear()
+                return entry.id
             if entry is None or gone is None:
-                raise AgentevolveError(f"memory {self.folder}: cannot restore {id!r}: no such entry was retired")
+                why = "no such entry was retired or is in quarantine"
+                raise AgentevolveError(f"memory {self.folder}: cannot restore {id!r}: {why}")
             base = entry.id.partition(RESTORED)[0]
             new = next(one for one in (f"{base}{RESTORED}{number}" for number in count(1)) if not self.used(one))
             self.add([entry.model_copy(update={"id": new, "round": max(round, gone[0])})])
@@ -352,7 +377,7 @@ def _nearest_first(hit: tuple[Entry, float]) -> tuple[float, str]:
 
 
 def _stats(folder: Path, ledger: Ledger) -> dict[str, Any]:
-    sizes = [_size(path) for path in folder.rglob("*") if path.name != LOCK]
+    sizes = [_size(path) for path in folder.rglob("*") if path.name != LOCK and not path.name.startswith(VIEW)]
     return ledger.stats() | {"embedding_model": about(folder)["embedding_model"], "bytes": sum(sizes)}
 
 

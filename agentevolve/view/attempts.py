@@ -194,14 +194,19 @@ def beyond(after: str, column: str, down: bool, texts: Sequence[str]) -> tuple[s
     """
     if not after:
         return "", ()
+    place, sign = place_of(after, column, texts), "<" if down else ">"
+    if column == "n":
+        return f" AND n {sign} ?", place[1:]
+    return f" AND ({column}, n) {sign} (?, ?)", place
+
+
+def place_of(after: str, column: str, texts: Sequence[str]) -> tuple[Any, int]:
+    """The value of the column, and the number, that a place in a list names; errors as `beyond` has them."""
     value, _, n = after.rpartition("~")
-    sign = "<" if down else ">"
     try:
         if not n.isdecimal() or len(n) > 18:
             raise ValueError
-        if column == "n":
-            return f" AND n {sign} ?", (int(n),)
-        return f" AND ({column}, n) {sign} (?, ?)", (value if column in texts else float(value), int(n))
+        return value if column in texts else float(value), int(n)
     except ValueError:
         raise AgentevolveError(f"after: {after[:100]!r} is no place in this list") from None
 

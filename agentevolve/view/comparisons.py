@@ -45,31 +45,17 @@ class Comparisons:
 
     def __init__(self) -> None:
         self._parts: dict[Path, tuple[Hashable, Part]] = {}
-        self._found: dict[Path, tuple[Hashable, Compared]] = {}
-        self._drawn: dict[Path, tuple[Hashable, bytes]] = {}
         self._lock = threading.Lock()
 
     def found(self, place: Path) -> Compared:
         """The comparison in the folder. Raises AgentevolveError with one line where it, or a run of it, is damaged."""
-        state = _state(place)
         with self._lock:
-            known, found = self._found.get(place, (None, None))
-            if found is None or known != state:
-                found = self._read(place)
-                self._found[place] = state, found
-        return found
+            return self._read(place)
 
-    def curve(self, place: Path) -> bytes:
-        """Its learning curves as SVG. Raises AgentevolveError where no method is through yet."""
-        found, state = self.found(place), _state(place)
-        if not any(row.difference for row in found.rows):
-            raise AgentevolveError("no method is through yet")
-        with self._lock:
-            known, drawn = self._drawn.get(place, (None, b""))
-            if known != state:
-                drawn = svg(lambda path: curves(found.rows, path, unit=unit(found.config)))
-                self._drawn[place] = state, drawn
-        return drawn
+    def state(self, place: Path) -> Hashable:
+        """What changes when the comparison or one of its runs does."""
+        runs = [(str(run), journal_of(run).written()) for run in runs_of(place)]
+        return (_written(place / CONFIG), *runs)
 
     def _read(self, place: Path) -> Compared:
         config = read_comparison(place / CONFIG)
@@ -85,6 +71,13 @@ class Comparisons:
             known = state, part_of(read_run(place), config)
             self._parts[place] = known
         return known[1]
+
+
+def curve(found: Compared) -> bytes:
+    """Its learning curves as SVG. Raises AgentevolveError where no method is through yet."""
+    if not any(row.difference for row in found.rows):
+        raise AgentevolveError("no method is through yet")
+    return svg(lambda path: curves(found.rows, path, unit=unit(found.config)))
 
 
 def unit(config: Comparison) -> str:
@@ -179,8 +172,6 @@ def _place(tasks: str, config: Comparison) -> tuple[int, str]:
     return (config.tasks.index(tasks) if tasks in config.tasks else len(config.tasks)), tasks
 
 
-def _state(place: Path) -> Hashable:
-    """What changes when the comparison or one of its runs does."""
-    about = (place / CONFIG).stat()
-    written = [(str(run), journal_of(run).written()) for run in runs_of(place)]
-    return about.st_ino, about.st_size, about.st_mtime_ns, *written
+def _written(path: Path) -> Hashable:
+    about = path.stat()
+    return about.st_ino, about.st_size, about.st_mtime_ns

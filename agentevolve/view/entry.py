@@ -13,17 +13,20 @@ from agentevolve.records import Entry, PolicyStamp
 from agentevolve.view.attempts import MOST, PAGE
 from agentevolve.view.figures import brief
 from agentevolve.view.index import ReadIndex, Row
-from agentevolve.view.memories import USES, Memories, span, uses_of
+from agentevolve.view.memories import USES, span, uses_of
+from agentevolve.view.rows import plain
 
 
-def entry_page(memories: Memories, id: str, seed: int | None) -> dict[str, Any]:
-    """One entry whole: its text, sources, uses, credit. Raises AgentevolveError if no memory of the run has it."""
-    index = memories.index
-    found = index.ask("SELECT * FROM entries WHERE id = ? AND (? IS NULL OR seed = ?) ORDER BY n", (id, seed, seed))
+def row_of(index: ReadIndex, id: str, seed: int | None) -> Row:
+    """The entry of that id, in that seed or the first that has one. Raises AgentevolveError where no memory has it."""
+    found = index.ask("SELECT * FROM entries WHERE id = ? AND (? IS NULL OR seed = ?) ORDER BY n", (plain(id), seed, seed))
     if not found:
-        raise AgentevolveError(f"there is no entry {id[:200]!r} in this run's memory")
-    row = found[0]
-    ledger = memories.ledger(row["seed"])
+        raise AgentevolveError(f"there is no entry {id[:200]!r} in this memory")
+    return found[0]
+
+
+def entry_page(index: ReadIndex, ledger: Ledger, row: Row) -> dict[str, Any]:
+    """One entry whole: its text, sources, uses, credit; the note is the user's. Raises AgentevolveError if it was forgotten."""
     entry = _entry(ledger, row)
     uses = index.ask(f"SELECT n, id, turn, similarity, u_tokens, task, arm, round, outcome {USES} ORDER BY n, turn", _key(row))
     return {

@@ -1,4 +1,4 @@
-"""A run in one file: the same pages without a server, a script or a request; and its tables as Markdown, for a pull request."""
+"""A run, or a comparison, in one file: the same pages without a server, a script or a request; and a run's tables as Markdown."""
 
 from __future__ import annotations
 
@@ -26,37 +26,54 @@ TEXT = 1_500  # characters of a text in a body
 def html(place: Path) -> str:
     """The run at `place` as one HTML file: figures, verdicts, costs, policies, memory, and attempts, folded, until it is large.
 
-    Raises AgentevolveError where there is no run, or a link leads out of it.
+    Of a comparison: standings, learning curves, costs, what was forgotten and what cannot be concluded.
+
+    Raises AgentevolveError where there is neither, or a link leads out of it.
     """
     pages = Pages(Places(place))
     try:
-        names = pages.places.names()
+        names, compared = pages.places.names(), pages.places.comparisons()
+        if len(compared) == 1 and pages.places.root in compared.values():
+            return _compared(pages, next(iter(compared)))
         if len(names) != 1:
-            raise AgentevolveError(f"{place}: {len(names)} runs are below it; name one")
+            raise AgentevolveError(f"{place}: {len(names)} runs are below it; name one, or a comparison's folder")
         return _page(pages, next(iter(names)))
     finally:
         pages.places.close()
 
 
-def _page(pages: Pages, name: str) -> str:
+def _compared(pages: Pages, name: str) -> str:
+    found = pages.comparison(name, {})
+    return templates.page("compared", found, picture=_picture(pages.curves(name)) if found["curve"] else "", **_style())
+
+
+def _style() -> dict[str, Any]:
+    """The style within the page, and what its policy knows it by."""
     from markupsafe import Markup
 
-    index, style = pages.places.index(name), (templates.STATIC / "style.css").read_text("utf-8")
+    style = (templates.STATIC / "style.css").read_text("utf-8")
+    return {"style": Markup(style), "style_hash": base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()}
+
+
+def _picture(svg: bytes) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+
+
+def _page(pages: Pages, name: str) -> str:
+    index = pages.places.index(name)
     rows, bodies, total = _attempts(index, name)
     run, memory = pages.run(name, {}), pages.memory(name, {})
-    curve = base64.b64encode(pages.curve(name)).decode() if run["curve"] else ""
     return templates.page(
         "file",
         run,
         static=True,
-        style=Markup(style),
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
-        picture=f"data:image/svg+xml;base64,{curve}" if curve else "",
+        picture=_picture(pages.curve(name)) if run["curve"] else "",
         adapters=pages.policies(name, {})["adapters"],
         entries={"rows": memory["rows"], "count": memory["count"]},
         rows=rows,
         bodies=bodies,
         total=total,
+        **_style(),
     )
 
 

@@ -1,4 +1,4 @@
-"""The read index of a run: what its journals say, in SQLite, so that lists need not read the bodies.
+"""The read index of a run, or of a memory alone: what its journals say, in SQLite, so that lists need not read the bodies.
 
 It is derived: made from the journals, extended from the byte up to which they were read, made again when a journal was rewritten
 (its inode or the bytes before that place differ), and free to be deleted at any time. Readers lock nothing of the run. It lies in
@@ -17,48 +17,68 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from agentevolve.memory.folder import ABOUT
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Trajectory
 from agentevolve.run.checkpoint import attempt_in
-from agentevolve.run.folder import ACCEPTED, AGAIN, ATTEMPT, OPENING, VIEW, journal_of, seeds
+from agentevolve.run.folder import ACCEPTED, AGAIN, ATTEMPT, JOURNAL, OPENING, VIEW, journal_of, started
 from agentevolve.run.segments import Line, Segments
 from agentevolve.view import rows
 from agentevolve.view.schema import TABLES, VERSION
 
 WAIT = 30.0  # seconds for another viewer that is reading in the same run
+BUSY = 0.05  # seconds for a thread that writes something else: what was read before is shown then
 
 Row = sqlite3.Row
 
 
 class ReadIndex:
-    """The read index of the run at `place`, one or several seeds. Safe to use from several threads.
+    """The read index of the run at `place`, one or several seeds, or of the memory there. Safe to use from several threads.
 
-    Raises AgentevolveError where there is no run, or file and line where a journal is damaged.
+    Raises AgentevolveError where there is neither, or file and line where a journal is damaged.
     """
 
     def __init__(self, place: Path) -> None:
         self.place = place
-        self.folders = {rows.number_of(folder.name) if folder != place else 0: folder for folder in seeds(place)}
-        self._lock = threading.RLock()
+        self.folders = _folders(place)
+        self._lock, self._asking = threading.RLock(), threading.Lock()
         self._db = _opened(index_path(place))
+        self._reader = _connected(index_path(place))  # so that nobody who asks waits for what is being written
+        self._known = False  # whether all was read once
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is of a memory without a run."""
+        return not started(self.place)
+
+    def memory(self, seed: int) -> Path:
+        """The folder of the memory of a seed, which need not be there."""
+        return self.folders[seed] if self.alone else self.folders[seed] / "memory"
 
     def update(self) -> bool:
         """Take in what the journals say more than was read; whether there was anything."""
-        with self._lock:
-            self.folders = {rows.number_of(one.name) if one != self.place else 0: one for one in seeds(self.place)}
-            return any([self._update(seed, folder) for seed, folder in sorted(self.folders.items())])
+        if not self._lock.acquire(timeout=BUSY if self._known else -1):
+            return False
+        try:
+            self.folders = _folders(self.place)
+            found = [] if self.alone else [self._update(seed, folder) for seed, folder in sorted(self.folders.items())]
+            self._known = True
+            return any(found)
+        finally:
+            self._lock.release()
 
     def update_words(self) -> None:
         """Make what was read searchable by its words: asked for at the first search, since it takes longer than all else."""
         with self._lock:
             for seed, folder in sorted(self.folders.items()):
-                with self._writing():
-                    self._words(seed, journal_of(folder))
+                if not self.alone and self._unsaid(seed):
+                    with self._writing():
+                        self._words(seed, journal_of(folder))
 
     def ask(self, query: str, values: Sequence[object] = ()) -> list[Row]:
         """The rows that a query finds."""
-        with self._lock:
-            return self._db.execute(query, values).fetchall()
+        with self._asking:
+            return self._reader.execute(query, values).fetchall()
 
     def write(self, query: str, values: Sequence[Sequence[object]]) -> None:
         """Carry a change out for each of `values`; within `writing`."""
@@ -84,8 +104,9 @@ class ReadIndex:
 
     def close(self) -> None:
         """Give back what it holds."""
-        with self._lock:
+        with self._lock, self._asking:
             self._db.close()
+            self._reader.close()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -171,10 +192,13 @@ class ReadIndex:
         """What is made again stands no more; what it cost stays counted."""
         self._db.executemany("UPDATE attempts SET standing = 0 WHERE id = ? AND seed = ?", [(rows.plain(id), seed) for id in ids])
 
+    def _unsaid(self, seed: int) -> bool:
+        found = self._source(seed)
+        return found is not None and found["said"] < found["done"]
+
     def _words(self, seed: int, journal: Segments) -> None:
         found = self._source(seed)
-        if not found or found["said"] >= found["done"]:
-            return
+        assert found
         for line in journal.lines(found["said"], found["done"]):
             if line.text.startswith(ATTEMPT):
                 said = rows.words_of(journal.parse(line)["data"])
@@ -182,8 +206,16 @@ class ReadIndex:
         self._db.execute("UPDATE sources SET said = ? WHERE seed = ?", (found["done"], seed))
 
 
+def _folders(place: Path) -> dict[int, Path]:
+    """The folders of the seeds of the run at `place`, by number; that of a memory alone is its own."""
+    found = started(place)
+    if not found and not (place / ABOUT).is_file():
+        raise AgentevolveError(f"{place}: neither a run nor a memory: there is no {JOURNAL} and no {ABOUT} in it")
+    return {rows.number_of(one.name) if one != place else 0: one for one in found or [place]}
+
+
 def index_path(place: Path) -> Path:
-    """Where the index of the run at `place` lies."""
+    """Where the index of the run or memory at `place` lies."""
     if os.access(place, os.W_OK):
         return place / VIEW
     import platformdirs

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlencode
 
 from pydantic import field_validator
 
 from agentevolve.memory import Ledger, read_ledger
-from agentevolve.memory.folder import ABOUT, JOURNAL
+from agentevolve.memory.folder import ABOUT, JOURNAL, about
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Entry, Record
 from agentevolve.view import rows
-from agentevolve.view.attempts import MOST, PAGE, Number, beyond, cursor
+from agentevolve.view.attempts import PAGE, Number, cursor
+from agentevolve.view.columns import FACETS, Columns, packed, unpacked
 from agentevolve.view.index import ReadIndex, Row
 from agentevolve.view.text import words
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Said = tuple[int, int, int]  # inode, size and time of a journal
+FOUND = 8  # searches whose findings are kept
 START = 200  # characters of a text in a list
 ASIDE = 1 << 36  # where the entries begin that nobody is shown
 SORTS = {
@@ -37,9 +44,8 @@ SORTED = {
     "gain": "the greatest gain first",
     "longest": "the longest first",
 }
-FACETS = ("kind", "state", "round", "env", "seed")
-SHOWN = "n, seed, id, kind, env, task, round, reward, gain, chars, state, gone, why, start"
-
+SHOWN = "n, seed, id, kind, env, task, round, reward, gain, chars, state, gone, why, start, note"
+NAMES = SHOWN.split(", ")
 
 # the uses of an entry in a seed, with the attempts that stand
 USES = (
@@ -57,13 +63,18 @@ class Wanted(Record):
     seed: Number | None = None
     kind: str = ""
     env: str = ""
-    state: Literal["", "there", "retired", "set aside"] = ""
+    state: Literal["", "there", "quarantined", "retired", "set aside"] = ""
     round: Number | None = None
     task: str = ""
     text: str = ""
     near: str = ""
     sort: Literal["first", "last", "round", "reward", "gain", "longest"] = "first"
     after: str = ""
+
+    @property
+    def facets(self) -> dict[str, Any]:
+        """The facets that are asked for, with their values."""
+        return {name: value for name in FACETS if (value := getattr(self, name)) not in (None, "")}
 
     @field_validator("seed", "round", mode="before")
     @classmethod
@@ -78,28 +89,73 @@ class Wanted(Record):
 
 
 class Memories:
-    """The memories of a run's seeds, each read again when its journal has changed."""
+    """The memories of a run's seeds, or the one that is alone, each read again when its journal has changed."""
 
     def __init__(self, index: ReadIndex) -> None:
         self.index = index
-        self._read: dict[int, tuple[tuple[int, ...], Ledger]] = {}
+        self._read: dict[int, tuple[Said, Ledger]] = {}
+        self._columns: tuple[tuple[tuple[int, ...], ...], Columns] | None = None
+        self._lock = threading.Lock()
+        self._among: dict[tuple[str, str], tuple[Columns, NDArray[np.bool_] | None]] = {}
 
     def update(self) -> None:
         """Take in what the memories' journals say now."""
-        for seed, folder in sorted(self.index.folders.items()):
-            if (said := _said(folder / "memory")) is None:
-                continue
-            found = self.index.ask("SELECT inode, size, changed FROM memories WHERE seed = ?", (seed,))
-            if not found or tuple(found[0]) != said:
+        known = self._known()
+        for seed, said in self.now():
+            if known.get(seed) != said:
                 self._take(seed, self.ledger(seed), said)
+
+    def behind(self) -> bool:
+        """Whether a journal says more than was read."""
+        known = self._known()
+        return any(known.get(seed) != said for seed, said in self.now())
+
+    def now(self) -> tuple[tuple[int, Said], ...]:
+        """How far the journals are that are there, by seed."""
+        found = ((seed, _said(self.index.memory(seed))) for seed in sorted(self.index.folders))
+        return tuple((seed, said) for seed, said in found if said is not None)
 
     def state(self) -> tuple[tuple[int, ...], ...]:
         """Up to where the memories were read: the same state gives the same answers."""
-        return tuple(tuple(row) for row in self.index.ask("SELECT * FROM memories ORDER BY seed"))
+        return tuple((seed, *said) for seed, said in self._known().items())
+
+    def _known(self) -> dict[int, Said]:
+        found = self.index.ask("SELECT seed, inode, size, changed FROM memories ORDER BY seed")
+        return {row["seed"]: (row["inode"], row["size"], row["changed"]) for row in found}
+
+    def columns(self) -> Columns:
+        """What the entries are filtered by."""
+        state, kept = self.state(), self._columns
+        if kept is None or kept[0] != state:
+            rows = self.index.ask("SELECT data FROM columns ORDER BY seed")
+            kept = self._columns = state, unpacked([row["data"] for row in rows])
+        return kept[1]
+
+    def among(self, columns: Columns, asked: Wanted) -> NDArray[np.bool_] | None:
+        """Which of the entries have the words and are about the task that are asked for; None where neither is."""
+        key = asked.text, asked.task
+        known = self._among.get(key)
+        if known is None or known[0] is not columns:
+            known = columns, self._find(columns, asked)
+            with self._lock:
+                self._among[key] = known
+                while len(self._among) > FOUND:
+                    del self._among[next(iter(self._among))]
+        return known[1]
+
+    def _find(self, columns: Columns, asked: Wanted) -> NDArray[np.bool_] | None:
+        found = None
+        if asked.text:
+            query = "SELECT rowid FROM entry_words WHERE entry_words MATCH ?"
+            found = columns.at([n for (n,) in self.index.ask(query, (words(asked.text),))])
+        if asked.task:
+            about = columns.at([n for (n,) in self.index.ask("SELECT n FROM entries WHERE task = ?", (asked.task,))])
+            found = about if found is None else found & about
+        return found
 
     def ledger(self, seed: int) -> Ledger:
         """What the memory of a seed says. Raises AgentevolveError where it has none."""
-        folder = self.index.folders[seed] / "memory"
+        folder = self.index.memory(seed)
         if (said := _said(folder)) is None:
             raise AgentevolveError(f"{folder}: there is no memory")
         known, ledger = self._read.get(seed, (None, None))
@@ -108,13 +164,14 @@ class Memories:
             self._read[seed] = said, ledger
         return ledger
 
-    def _take(self, seed: int, ledger: Ledger, said: tuple[int, ...]) -> None:
-        told = [(entry, "there" if ledger.present(entry) else "retired") for entry in ledger.all()]
+    def _take(self, seed: int, ledger: Ledger, said: Said) -> None:
+        told = [(entry, ledger.state(entry.id)) for entry in ledger.all()]
         aside = [(entry, "set aside") for entry in ledger.aside()]
         made = [_row(ledger, seed, place, entry, state) for place, (entry, state) in enumerate(told)]
         made += [_row(ledger, seed, ASIDE + place, entry, state) for place, (entry, state) in enumerate(aside)]
         texts = {rows.place(seed, place): f"{entry.key}\n{entry.text}" for place, (entry, _) in enumerate(told)}
         texts |= {rows.place(seed, ASIDE + place): f"{entry.key}\n{entry.text}" for place, (entry, _) in enumerate(aside)}
+        columns = packed([dict(zip(NAMES, row, strict=True)) for row in made])
         with self.index.writing():
             query = f"SELECT {SHOWN} FROM entries WHERE n >= ? AND n < ?"
             known = {row["n"]: tuple(row) for row in self.index.ask(query, span(seed))}
@@ -124,45 +181,43 @@ class Memories:
             old = [(n,) for n in gone | {row[0] for row in other}]
             for table, column in (("entry_words", "rowid"), ("entries", "n")):
                 self.index.write(f"DELETE FROM {table} WHERE {column} = ?", [one for one in old if one[0] in known])
-            marks = ", ".join("?" * len(SHOWN.split(", ")))
-            self.index.write(f"INSERT OR REPLACE INTO entries ({SHOWN}) VALUES ({marks})", changed)
+            self.index.write(f"INSERT OR REPLACE INTO entries ({SHOWN}) VALUES ({', '.join('?' * len(NAMES))})", changed)
             self.index.write(
                 "INSERT INTO entry_words (rowid, text) VALUES (?, ?)", [(row[0], rows.plain(texts[row[0]])) for row in other]
             )
+            self.index.write("INSERT OR REPLACE INTO columns VALUES (?, ?)", [(seed, columns)])
             self.index.write("INSERT OR REPLACE INTO memories VALUES (?, ?, ?, ?)", [(seed, *said)])
 
 
-def groups(index: ReadIndex, asked: Wanted) -> list[Row]:
-    """How many entries there are for all values of the facets together, under the rest of the filter: one look at them all."""
-    where, values = condition(asked.model_copy(update={name: Wanted.model_fields[name].default for name in FACETS}))
-    names = ", ".join(FACETS)
-    return index.ask(f"SELECT {names}, count(*) AS count FROM entries WHERE {where} GROUP BY {names}", values)
-
-
-def listed(index: ReadIndex, asked: Wanted, found: Sequence[Row]) -> dict[str, Any]:
-    """A page of the entries: `rows` with how often each was used, the filter in words, the facets with the counts of their values
-
-    (from the `groups` found), and the query of the next page.
-    """
-    where, values = condition(asked)
-    count = sum(row["count"] for row in found if meets(row, asked))
+def listed(held: Memories, asked: Wanted) -> dict[str, Any]:
+    """A page of the entries: `rows` with how often each was used, the filter in words, the facets, the query of the next page."""
+    index, columns = held.index, held.columns()
+    told = held.among(columns, asked)
+    here = columns.under(asked.facets, told)
+    count = int(here.sum())
     column, down = SORTS[asked.sort]
-    behind, more = beyond(asked.after, column, down, ())
-    way = "DESC" if down else "ASC"
-    query = f"SELECT {SHOWN} FROM entries WHERE {where}{behind} ORDER BY {column} {way}, n {way} LIMIT ?"
-    rows = index.ask(query, (*values, *more, PAGE + 1))
+    rows = rows_of(index, columns.page(here, column, down, asked.after, PAGE + 1))
     return {
         "rows": [{**dict(row), "uses": uses_of(index, row["id"], row["seed"])} for row in rows[:PAGE]],
         "count": count,
         "said": f"{count:,} {in_words(asked, count)}",
         "next": asked.query(after=cursor(rows[PAGE - 1], column)) if len(rows) > PAGE else "",
-        "facets": facets(found, asked),
+        "facets": columns.counted(asked.facets, told),
     }
 
 
-def facets(found: Sequence[Row], asked: Wanted) -> dict[str, Any]:
-    """The values of each facet with how many entries have them, from the `groups` found."""
-    return {name: _facet(found, name, asked) for name in FACETS}
+def counted(held: Memories) -> dict[str, Any]:
+    """How many entries there are in each state and of each kind, and which model has embedded them."""
+    columns, model = held.columns(), about(held.index.memory(0))["embedding_model"]
+    found = columns.counted({}, None)
+    return {"entries": len(columns.n), "model": model, "kinds": found["kind"], "states": found["state"]}
+
+
+def rows_of(index: ReadIndex, numbers: Sequence[int]) -> list[Row]:
+    """The entries of these numbers, in their order."""
+    marks = ", ".join("?" * len(numbers))
+    known = {row["n"]: row for row in index.ask(f"SELECT {SHOWN} FROM entries WHERE n IN ({marks})", numbers)}
+    return [known[n] for n in numbers if n in known]
 
 
 def in_words(asked: Wanted, count: int = 0) -> str:
@@ -180,6 +235,7 @@ def _parts(asked: Wanted, one: bool) -> Iterator[str]:
     yield f"of the kind {asked.kind}" if asked.kind else ""
     are, were = ("is", "was") if one else ("are", "were")
     states = {"there": f"that {are} there", "retired": f"that {were} retired", "set aside": "that your key has not signed"}
+    states["quarantined"] = f"that {are} in quarantine"
     yield states.get(asked.state, "")
     yield f"of round {asked.round}" if asked.round is not None else ""
     yield f"about the task {asked.task}" if asked.task else ""
@@ -188,18 +244,9 @@ def _parts(asked: Wanted, one: bool) -> Iterator[str]:
     yield f"with the words “{asked.text}”" if asked.text else ""
 
 
-def meets(row: Row, asked: Wanted, but: str = "") -> bool:
-    """Whether the values are those that are asked for, whatever that of the facet `but` is."""
-    return all(row[name] == value for name in FACETS if name != but and (value := getattr(asked, name)) not in (None, ""))
-
-
-def _facet(found: Sequence[Row], name: str, asked: Wanted) -> list[dict[str, Any]]:
-    counts: Counter[Any] = Counter()
-    for row in found:
-        if meets(row, asked, name):
-            counts[row[name]] += row["count"]
-    chosen = getattr(asked, name)
-    return [{"value": value, "count": count, "chosen": value == chosen} for value, count in sorted(counts.items())[:MOST]]
+def meets(row: Row, asked: Wanted) -> bool:
+    """Whether the values are those that are asked for."""
+    return all(row[name] == value for name, value in asked.facets.items())
 
 
 def uses_of(index: ReadIndex, id: str, seed: int) -> int:
@@ -213,32 +260,30 @@ def span(seed: int) -> tuple[int, int]:
     return rows.place(seed, 0), rows.place(seed + 1, 0)
 
 
-def _said(folder: Path) -> tuple[int, ...] | None:
+def _said(folder: Path) -> Said | None:
     """What changes when the memory's journal does; None where there is no memory."""
     if not (folder / ABOUT).is_file() or not (folder / JOURNAL).is_file():
         return None
-    about = (folder / JOURNAL).stat()
-    return about.st_ino, about.st_size, about.st_mtime_ns
+    stat = (folder / JOURNAL).stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _row(ledger: Ledger, seed: int, place: int, entry: Entry, state: str) -> tuple[Any, ...]:
-    gone, why = ledger.gone(entry.id) or (None, "") if state == "retired" else (None, "")
+    left = ledger.gone(entry.id) if state == "retired" else ledger.quarantined(entry.id) if state == "quarantined" else None
+    gone, why = left or (None, "")
+    note = ledger.annotation(entry.id) if state != "set aside" else ""
     facts: Mapping[str, Any] = entry.model_dump(include={"id", "kind", "env", "task", "round", "reward"})
-    about = [rows.plain(facts[name]) if isinstance(facts[name], str) else facts[name] for name in ("kind", "env", "task")]
+    named = [rows.plain(facts[name]) if isinstance(facts[name], str) else facts[name] for name in ("kind", "env", "task")]
     gain = ledger.gain(entry.id)
-    shown = (entry.round, entry.reward, gain, len(entry.text), state, gone, rows.plain(why), rows.plain(entry.text[:START]))
-    return (rows.place(seed, place), seed, rows.plain(entry.id), *about, *shown)
-
-
-def condition(asked: Wanted) -> tuple[str, list[Any]]:
-    """The filter as a condition of SQL, with its values."""
-    parts, values = ["1"], []
-    for name in ("seed", "kind", "env", "state", "round", "task"):
-        value = getattr(asked, name)
-        if value not in (None, ""):
-            parts.append(f"+{name} = ?")  # the plus: by the index of the order, not by this one, which would sort them all
-            values.append(value)
-    if asked.text:
-        parts.append("n IN (SELECT rowid FROM entry_words WHERE entry_words MATCH ?)")
-        values.append(words(asked.text))
-    return " AND ".join(parts), values
+    shown = (
+        entry.round,
+        entry.reward,
+        gain,
+        len(entry.text),
+        state,
+        gone,
+        rows.plain(why),
+        rows.plain(entry.text[:START]),
+        rows.plain(note),
+    )
+    return (rows.place(seed, place), seed, rows.plain(entry.id), *named, *shown)

@@ -8,8 +8,9 @@ from typing import Any
 from agentevolve.memory import EntryMemory, read_memory
 from agentevolve.protocols import AgentevolveError
 from agentevolve.view.attempts import PAGE
+from agentevolve.view.columns import FACETS
 from agentevolve.view.index import Row
-from agentevolve.view.memories import FACETS, SHOWN, Memories, Wanted, in_words, meets, uses_of
+from agentevolve.view.memories import SHOWN, Memories, Wanted, in_words, meets, uses_of
 
 
 class Nearest:
@@ -57,6 +58,6 @@ class Nearest:
         if memory is None or known != state:
             if memory:
                 memory.close()
-            memory = read_memory(self.memories.index.folders[seed] / "memory")
+            memory = read_memory(self.memories.index.memory(seed))
             self._open[seed] = state, memory
         return memory

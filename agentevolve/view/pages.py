@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from agentevolve.evaluate.table import grid
@@ -13,24 +14,34 @@ from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Usage
 from agentevolve.view import attempts, entry, figures, maps, memories, places, shown, standings
 from agentevolve.view.attempts import Asked, asked_of
-from agentevolve.view.comparisons import Comparisons
+from agentevolve.view.comparisons import Compared, Comparisons, curve
 from agentevolve.view.figures import Seed
-from agentevolve.view.index import ReadIndex, Row
-from agentevolve.view.maps import Placed
+from agentevolve.view.index import ReadIndex
+from agentevolve.view.maps import Charts, Placed
 from agentevolve.view.memories import Memories, Wanted
 from agentevolve.view.nearest import Nearest
 from agentevolve.view.places import Places
+from agentevolve.view.soon import NotYet, Soon
 
 Value = TypeVar("Value")
 Query = Mapping[str, str]
 KEPT = 64  # results that are kept until their run changes
+GROWN = "The memory has changed and is being read; until then this page shows it as it was before."
+STANDING_AGAIN = "Its runs have grown: the standings are being made again."
+DRAWING = "The map is being made of all entries; this page shows it as soon as it is there."
+DRAWN_AGAIN = "The map is being made again; until then entries that are new are not on it."
 
 
 class Pages:
-    """The pages over the runs in `places`. Safe to use from several threads."""
+    """The pages over the runs in `places`. Safe to use from several threads.
 
-    def __init__(self, places: Places) -> None:
+    `patience` is how many seconds a page waits for what takes long, a large memory, its map or a comparison: then it shows what
+    was there before, with a word on it (`making`), or raises NotYet. None: until it is there.
+    """
+
+    def __init__(self, places: Places, patience: float | None = None) -> None:
         self.places = places
+        self.soon = Soon(patience)
         self._comparisons = Comparisons()
         self._memories: dict[str, Memories] = {}
         self._near: dict[str, Nearest] = {}
@@ -46,20 +57,52 @@ class Pages:
             "root": str(self.places.root),
             "comparisons": [self._compared(name) for name in compared],
             "runs": [self._short(name) for name in alone],
+            "memories": [self._remembered(name) for name in self.places.memories()],
         }
 
-    def every(self) -> dict[str, Any]:
-        """All runs, those of comparisons among them."""
-        return {"root": str(self.places.root), "runs": [self._short(name) for name in self.places.names()]}
+    def grown(self, name: str) -> str:
+        """What changes when a page of that name may say something else (`Places.grown`), or something that takes long is made."""
+        return f"{self.places.grown(name)}-{self.soon.done}"
 
     def comparison(self, name: str, query: Query) -> dict[str, Any]:
         """How compared methods stand, what it cost them, what they forgot, and what cannot be concluded."""
         place = self.places.comparison(name)
-        return {"comparison": name, **standings.page(self._comparisons.found(place), place, self.places.name_of)}
+        state = self._comparisons.state(place)
+        found = self._standing(place, state)
+        making = "" if self.soon.fresh(("comparison", place), state) else STANDING_AGAIN
+        values = standings.page(found, place, self.places.name_of)
+        if values["curve"]:
+            try:
+                self._curves(place, state, found)
+            except NotYet:
+                values["curve"], making = False, making or "The learning curves are being drawn."
+        return {"comparison": name, "making": making, **values}
 
     def curves(self, name: str) -> bytes:
         """The learning curves of a comparison as SVG. Raises AgentevolveError where no method is through yet."""
-        return self._comparisons.curve(self.places.comparison(name))
+        place = self.places.comparison(name)
+        state = self._comparisons.state(place)
+        return self._curves(place, state, self._standing(place, state))
+
+    def method(self, name: str, query: Query) -> dict[str, Any]:
+        """How one method of a comparison stands at each task set, and its runs."""
+        page, method = self.comparison(name, {}), query.get("method", "")
+        known = page["asked"]["methods"]
+        if method not in known:
+            raise AgentevolveError(f"there is no method {method[:200]!r}; known: {', '.join(known)}")
+        place = self.places.comparison(name)
+        return {
+            **{key: page[key] for key in ("comparison", "state", "changed", "making")},
+            "method": method,
+            "standings": standings.of_method(self._standing(place, self._comparisons.state(place)), method),
+            "runs": [one for one in page["runs"] if one["method"] == method],
+        }
+
+    def _curves(self, place: Path, state: Hashable, found: Compared) -> bytes:
+        return self.soon.get(("curves", place), state, lambda: curve(found))
+
+    def _standing(self, place: Path, state: Hashable) -> Compared:
+        return self.soon.get(("comparison", place), state, lambda: self._comparisons.found(place))
 
     def run(self, name: str, query: Query) -> dict[str, Any]:
         """One run: its figures as the terminal has them, what the gate said, what it cost, and why attempts were lost."""
@@ -81,6 +124,8 @@ class Pages:
     def attempts(self, name: str, query: Query) -> dict[str, Any]:
         """A page of the list of attempts."""
         index, asked = self.places.index(name), asked_of(query, Asked)
+        if asked.text:
+            self.soon.get(("words", name), index.state(), index.update_words)
         found = attempts.listed(index, asked)
         key = ("facets", name, asked.model_copy(update={"after": "", "sort": "first"}))
         facets = self._keep(key, index, lambda: attempts.facets(index, asked))
@@ -107,41 +152,42 @@ class Pages:
     def memory(self, name: str, query: Query) -> dict[str, Any]:
         """A page of the list of entries."""
         held, asked = self._memory(name), asked_of(query, Wanted)
-        if asked.near:
-            return {**self._about(name, held.index), "asked": asked.model_dump(), **self._nearest(name, held).listed(asked)}
-        listed = memories.listed(held.index, asked, self._groups(name, held, asked))
-        return {**self._about(name, held.index), "asked": asked.model_dump(), **listed}
+        listed = self._nearest(name, held).listed(asked) if asked.near else memories.listed(held, asked)
+        return {**self._about(name, held.index), "making": _behind(held), "asked": asked.model_dump(), **listed}
 
     def entry(self, name: str, query: Query) -> dict[str, Any]:
         """One entry of the memory."""
         held = self._memory(name)
-        found = entry.entry_page(held, query.get("id", ""), number(query, "seed"))
+        row = entry.row_of(held.index, query.get("id", ""), number(query, "seed"))
+        ledger = self.soon.get(("ledger", name, row["seed"]), dict(held.now()).get(row["seed"]), lambda: held.ledger(row["seed"]))
+        found = entry.entry_page(held.index, ledger, row)
         text = shown.cut(found["entry"].pop("text"), shown.LONGER)
-        return {**self._about(name, held.index), **found, "text": text}
+        return {**self._about(name, held.index), "making": _behind(held), **found, "text": text}
 
     def map(self, name: str, query: Query) -> dict[str, Any]:
         """The map of the memory, as values."""
         held, asked = self._memory(name), asked_of(query, Placed)
-        groups = self._groups(name, held, asked)
-        return {**self._about(name, held.index), **maps.page(held.index, self._shown(name, held, asked), asked, groups)}
+        stamps = maps.stamps(held)
+        made = self._charts(name, held, stamps)
+        making = _behind(held) if made and made.stamps == stamps else DRAWN_AGAIN if made else DRAWING
+        values = maps.page(held, maps.shown(held, made.all if made else [], asked), asked)
+        return {**self._about(name, held.index), **values, "making": making, **({} if made else {"said": making})}
 
     def drawn(self, name: str, query: Query, form: str) -> bytes:
         """The picture of the map as SVG or PNG."""
         held, asked = self._memory(name), asked_of(query, Placed)
-        key = ("picture", name, maps.stamps(held), asked, form)
-        return self._keep(key, held.index, lambda: maps.drawn(self._shown(name, held, asked), asked, form))
+        made = self._charts(name, held, maps.stamps(held))
+        if made is None:
+            raise NotYet("the map is being made")
+        key = ("picture", name, held.state(), made.stamps, asked, form)
+        return self._keep(key, held.index, lambda: maps.drawn(maps.shown(held, made.all, asked), asked, form))
 
-    def _groups(self, name: str, held: Memories, asked: Wanted) -> list[Row]:
-        """How many entries there are for the values of all facets, kept until the memory changes."""
-        key = ("entries", name, held.state(), asked.text, asked.task)
-        return self._keep(key, held.index, lambda: memories.groups(held.index, asked))
-
-    def _shown(self, name: str, held: Memories, asked: Placed) -> maps.Shown:
-        """The entries asked for that have a place; where all lie is kept until the memory, or what is embedded of it, changes."""
-        stamps = maps.stamps(held)
-        made = self._keep(("charts", name, stamps), held.index, lambda: maps.charts(held))
-        entries = asked.model_copy(update={"colour": "kind", "x": None, "y": None})
-        return self._keep(("shown", name, stamps, entries), held.index, lambda: maps.shown(held.index, made, entries))
+    def _charts(self, name: str, held: Memories, stamps: str) -> Charts | None:
+        """Where the entries lie, maybe of before something changed; None where that is being made for the first time."""
+        try:
+            return self.soon.get(("charts", name), stamps, lambda: maps.charts(held, stamps))
+        except NotYet:
+            return maps.kept(held.index)
 
     def policies(self, name: str, query: Query) -> dict[str, Any]:
         """What was learnt in weights, from what, and what the gate said of it; which policy is in place."""
@@ -176,8 +222,18 @@ class Pages:
         index = self.places.index(name)
         with self._lock:
             held = self._memories.setdefault(name, Memories(index))
-            held.update()
+        if held.behind():
+            try:
+                self.soon.get(("memory", name), held.now(), held.update)
+            except NotYet:
+                if not held.state():
+                    raise NotYet("the memory is being read") from None
         return held
+
+    def read_again(self, name: str) -> None:
+        """Take in at once what the memory of that name now says, however long it takes."""
+        with self.soon.waiting():
+            self._memory(name)
 
     def _nearest(self, name: str, held: Memories) -> Nearest:
         with self._lock:
@@ -187,6 +243,7 @@ class Pages:
         """What every page of a run says of it."""
         return {
             "name": name,
+            "alone": index.alone,
             "state": places.state(index.place),
             "changed": places.changed(index.place),
             "seeds": self._keep(("progress", name), index, lambda: figures.progress(index)),
@@ -206,6 +263,16 @@ class Pages:
         except (AgentevolveError, OSError) as error:
             return {"name": name, "error": str(error)}
 
+    def _remembered(self, name: str) -> dict[str, Any]:
+        """A memory without a run in the list of runs; one that cannot be read says why."""
+        try:
+            held = self._memory(name)
+            return {**self._about(name, held.index), **memories.counted(held), "making": _behind(held), "error": ""}
+        except NotYet:
+            return {"name": name, "state": "being read", "error": ""}
+        except (AgentevolveError, OSError) as error:
+            return {"name": name, "error": str(error)}
+
     def _compared(self, name: str) -> dict[str, Any]:
         """A comparison in the list of runs; one that cannot be read says why."""
         try:
@@ -216,6 +283,11 @@ class Pages:
     def _verdicts(self, index: ReadIndex) -> list[str]:
         several = len(index.folders) > 1
         return [line for seed in sorted(index.folders) for line in verdicts(Seed(index, seed), several)]
+
+
+def _behind(held: Memories) -> str:
+    """What a page says while the memory is being read again."""
+    return GROWN if held.behind() else ""
 
 
 class _Kept(NamedTuple):

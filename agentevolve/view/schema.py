@@ -1,6 +1,6 @@
 """The tables of the read index. A change of them is a new `VERSION`: an index of another one is made again."""
 
-VERSION = 1
+VERSION = 2
 USAGE = (
     "calls",
     "prompt_tokens",
@@ -35,12 +35,10 @@ CREATE TABLE facts (seed INTEGER, name TEXT, n INTEGER, data TEXT, usage TEXT, P
 CREATE VIRTUAL TABLE words USING fts5 (text, content='', detail=none);
 CREATE TABLE memories (seed INTEGER PRIMARY KEY, inode INTEGER, size INTEGER, changed INTEGER);
 CREATE TABLE entries (n INTEGER PRIMARY KEY, seed INTEGER, id TEXT, kind TEXT, env TEXT, task TEXT, round INTEGER, reward REAL,
-  gain REAL, chars INTEGER, state TEXT, gone INTEGER, why TEXT, start TEXT);
+  gain REAL, chars INTEGER, state TEXT, gone INTEGER, why TEXT, start TEXT, note TEXT);
 CREATE INDEX entry_by_id ON entries (id);
-CREATE INDEX entry_by_round ON entries (round, n);
-CREATE INDEX entry_by_reward ON entries (reward, n);
-CREATE INDEX entry_by_gain ON entries (gain, n);
-CREATE INDEX entry_by_chars ON entries (chars, n);
-CREATE INDEX entry_by_facet ON entries (kind, env, state, round, seed);
+CREATE INDEX entry_by_task ON entries (task);
+CREATE TABLE columns (seed INTEGER PRIMARY KEY, data BLOB);
+CREATE TABLE charts (number INTEGER PRIMARY KEY, stamps TEXT, first REAL, second REAL, n BLOB, spots BLOB);
 CREATE VIRTUAL TABLE entry_words USING fts5 (text, detail=none);
 """

@@ -15,6 +15,7 @@ from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode
 
+from agentevolve.doors.hosts import LOOPBACK, is_known, known_hosts
 from agentevolve.protocols import AgentevolveError
 
 if TYPE_CHECKING:
@@ -53,11 +54,11 @@ def hosts(host: str, port: int, token: str) -> frozenset[str]:
     if address is not None and address.is_unspecified:
         raise AgentevolveError(f"--host {host}: name the one address, or the name, that is opened in the browser")
     if _loopback(host, address):
-        return frozenset(f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]"))
+        return known_hosts(LOOPBACK, port)
     if not token:
         raise AgentevolveError(f"--host {host}: others can reach it; give it a --token of at least {SHORTEST} characters")
     name = f"[{host}]" if address is not None and address.version == 6 else host
-    return frozenset([f"{name.lower()}:{port}", *([name.lower()] if port == 80 else [])])
+    return known_hosts([name], port)
 
 
 class Guard:
@@ -93,7 +94,7 @@ class Guard:
 
     def _refused(self, method: str, headers: Mapping[str, str]) -> str:
         """Why nobody who asks like this is answered; empty for who is."""
-        if headers.get("host", "").lower() not in self.known:
+        if not is_known(headers.get("host", ""), self.known):
             return "this host is not known here"
         origin, site = headers.get("origin"), headers.get("sec-fetch-site")
         if origin == "null" and site == "same-origin":

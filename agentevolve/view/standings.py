@@ -55,7 +55,21 @@ def _tables(rows: Sequence[Standing]) -> dict[str, Any]:
     main = [name for name in shown if name not in apart]
     learnt = [row for row in rows if row.difference]
     parts = {title: _table(learnt, ["method", *(one for one in shown if one in names)]) for title, names in TABLES.items()}
-    return {"standings": _table(rows, main), **parts}
+    return {"methods": [row.method for row in rows], "standings": _table(rows, main), **parts}
+
+
+def of_method(found: Compared, method: str) -> list[dict[str, Any]]:
+    """How one method stands at each task set: its figures under their headings, and its learning curve."""
+    every = [row for row in found.rows if row.method == method]
+    shown = [name for name in columns(found.rows) if name != "method"] if every else []
+    return [
+        {
+            "tasks": row.tasks,
+            "figures": [list(pair) for pair in zip(shown, cells(row, shown), strict=True)],
+            "curve": [point.model_dump() for point in row.curve],
+        }
+        for row in every
+    ]
 
 
 def _table(rows: Sequence[Standing], shown: Sequence[str]) -> dict[str, Any]:

@@ -81,6 +81,27 @@ class Remembering(RuleBasedStateMachine):
             self.told[id] = entry.model_copy(update={"id": id, "round": self.round})
             assert (here := self.memory.get(id)) and here.text == entry.text and here in self.memory.entries()
 
+    @rule(which=st.integers(0, 999))
+    def quarantine(self, which: int) -> None:
+        present = self.memory.entries()
+        if present:
+            self.memory.quarantine(
+                present[which % len(present)].id, self.round, f"what it says of the {present[0].task} is wrong"
+            )
+
+    @rule(which=st.integers(0, 999))
+    def let_go(self, which: int) -> None:
+        ledger = read_ledger(self.folder)
+        if held := [one for one in ledger.all() if ledger.state(one.id) == "quarantined"]:
+            entry = held[which % len(held)]
+            assert self.memory.restore(entry.id, self.round) == entry.id and entry.id in {one.id for one in self.memory.entries()}
+
+    @rule(which=st.integers(0, 999), words=st.sampled_from(("", "look at it", "it is what the {} does")))
+    def annotate(self, which: int, words: str) -> None:
+        if every := read_ledger(self.folder).all():
+            entry = every[which % len(every)]
+            self.memory.annotate(entry.id, words.format(f"heron-{entry.task.removeprefix('t')}"))
+
     @rule()
     def end_the_round(self) -> None:
         for kind in ("demo", "insight"):
@@ -201,12 +222,15 @@ def everything(ledger: Ledger) -> object:
         (one, ledger.said(one.id), ledger.said(one.id, 2), ledger.gone(one.id), ledger.gain(one.id), ledger.gain(one.id, 2))
         for one in ledger.all()
     ]
+    stances = [
+        (ledger.state(one.id), ledger.stance(one.id), ledger.stance(one.id, 2), ledger.annotation(one.id)) for one in ledger.all()
+    ]
     shelves = {
         shelf: {id: (text, ledger.under(shelf, id), ledger.under(shelf, id, 2)) for id, text in keys.items()}
         for shelf, keys in ledger.shelves().items()
     }
     asked = [ledger.asked(query, "e") for query in QUERIES]
-    return entries, shelves, asked, ledger.stats(), ledger.aside(), ledger.names()
+    return entries, stances, shelves, asked, ledger.stats(), ledger.aside(), ledger.names()
 
 
 def indexed_as_journaled(memory: EntryMemory) -> None:

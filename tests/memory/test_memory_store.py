@@ -262,6 +262,7 @@ def test_stats_count_what_is_there(tmp_path: Path):
         == {
             "entries": 3,
             "retired": 1,
+            "quarantined": 0,
             "set_aside": 0,
             "by_kind": {"demo": 2, "insight": 1},
             "by_env": {"coin": 2, "twc": 1},

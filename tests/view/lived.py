@@ -35,7 +35,7 @@ TAGS |= {
     "img",
     "time",
 }
-TAGS |= {"bdi", "code", "strong", "ins", "del", "dialog", "kbd"}
+TAGS |= {"fieldset", "legend", "textarea", "bdi", "code", "strong", "ins", "del", "dialog", "kbd"}
 ODD = ("Cc", "Cf", "Cs", "Zl")
 LINKS = ("/", "#", "data:,", "data:image/svg")
 WITHIN = {"mean": 0.5, "low": 0.1, "high": 0.8, "n": 3, "pairs": 3, "lost": 0}

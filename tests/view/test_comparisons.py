@@ -9,16 +9,18 @@ import sys
 import pytest
 from lived import Page, twin
 from starlette.testclient import TestClient
+from test_terminal import drive
 from worlds import task_file
 
 from agentevolve.act.rollout import rollout
 from agentevolve.cli.compare import compared
+from agentevolve.cli.main import main
 from agentevolve.config import Comparison
 from agentevolve.evaluate.scoreboard import cells, columns
 from agentevolve.refine import demos
 from agentevolve.run.folder import JOURNAL
 from agentevolve.update import remember
-from agentevolve.view import comparisons
+from agentevolve.view import comparisons, file
 from agentevolve.view.security import hosts
 from agentevolve.view.server import guarded
 
@@ -206,3 +208,52 @@ def test_nothing_outside_is_read(copy, tmp_path):
     assert asking(copy.parent).get("/comparisons/none").status_code == 404
     [one] = asking(copy.parent).get("/index.json").json()["comparisons"]
     assert "leads out of" in one["error"]
+
+
+def test_it_is_one_file(comparison, tmp_path, monkeypatch, capsys):
+    place, told = comparison
+    text = file.html(place)
+    page = Page(text)
+    assert page.wrong == [] and "script" not in page.tags and "form" not in page.tags
+    assert "default-src 'none'" in text and "data:image/svg+xml;base64," in text and len(text.encode()) < 5_000_000
+    assert 'href="/' not in text and 'src="/' not in text and "http" not in text.partition("<main>")[0].replace("http-equiv", "")
+    assert set(re.findall(r'href="#([^"]+)"', text)) <= set(re.findall(r'id="([^"]+)"', text))
+    said = [cell for row in told.rows if row.difference for cell in cells(row, columns(told.rows))[1:]]
+    assert set(said) <= set(cells_of(text)) and all(html.escape(line, quote=False)[:40] in text for line in told.caveats[:2])
+    monkeypatch.setattr(sys, "argv", ["agentevolve", "report", str(place), "--html", str(tmp_path / "c.html")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code and capsys.readouterr().out == f"{tmp_path / 'c.html'}\n"
+    assert (tmp_path / "c.html").read_text("utf-8") == text
+
+
+def test_one_under_way_is_one_file_too(copy):
+    shutil.rmtree(copy / "corridor")
+    text = file.html(copy)
+    assert Page(text).wrong == [] and "Nothing can be held against each other yet" in text and "None was begun." in text
+
+
+def test_it_is_looked_at_in_the_terminal(comparison):
+    place, told = comparison
+    row = next(row for row in told.rows if row.method == "patient")
+    [success] = cells(row, ["success %"])
+    wide = (220, 60)
+    text = drive(
+        place.parent,
+        ("", "2 methods against no learning", "task set", "success %", success, "patient", "{{ 7*7 }}"),
+        ("", "What cannot be concluded", "methods are not tested against each other"),
+        size=wide,
+    )
+    assert "\u202e" not in text and "⟨U+202E⟩" in text
+    steps = [("j j j j enter", "patient", "Round by round", "learning tokens", "Its runs, below:", "corridor", "at rest")]
+    drive(place.parent, ("", "2 methods"), *steps, ("enter", "How far it is"), size=wide)
+
+
+def test_one_under_way_is_looked_at_in_the_terminal(copy):
+    shutil.rmtree(copy / "corridor" / "seed-1")
+    shutil.rmtree(copy / "corridor" / "seed-0" / "controls")
+    steps = [
+        ("", "Nothing can be held against each other yet", "not through"),
+        ("enter", "It is not through yet.", "does not count yet"),
+    ]
+    drive(copy, *steps, size=(220, 60))

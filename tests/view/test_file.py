@@ -94,7 +94,7 @@ def test_it_is_written_by_the_command(run, tmp_path, capsys, monkeypatch):
 
 
 def test_what_is_no_run_is_refused(tmp_path):
-    with pytest.raises(AgentevolveError, match="no run in it or below"):
+    with pytest.raises(AgentevolveError, match="no run or memory in it or below"):
         file.html(tmp_path)
 
 

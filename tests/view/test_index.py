@@ -2,10 +2,13 @@
 
 import json
 import os
+import random
 import shutil
 import tempfile
 import threading
+from collections import Counter
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import pytest
 from hypothesis import given, settings
@@ -13,14 +16,15 @@ from hypothesis import strategies as st
 from lived import lived
 
 from agentevolve.loop.reports import reports
+from agentevolve.memory import HashEmbedder, open_memory
 from agentevolve.memory.forget import forget
 from agentevolve.protocols import AgentevolveError
-from agentevolve.records import Looked, PolicyStamp, Task, Trajectory, Turn, Usage
+from agentevolve.records import Entry, Looked, PolicyStamp, Task, Trajectory, Turn, Usage
 from agentevolve.run.folder import JOURNAL, VIEW, Run, read_run, seeds
-from agentevolve.view import figures
+from agentevolve.view import figures, memories
 from agentevolve.view.attempts import Asked, asked_of, body_of, facets, listed, row_of
 from agentevolve.view.index import ReadIndex, facts_of, index_path
-from agentevolve.view.memories import Memories, Wanted, groups
+from agentevolve.view.memories import SORTS, Memories, Wanted
 from agentevolve.view.memories import listed as entries_listed
 from agentevolve.view.rows import KEPT
 
@@ -175,10 +179,10 @@ def test_a_place_that_is_none_is_refused(index, after):
 def test_memory_is_listed_with_uses(index):
     memories = Memories(index)
     memories.update()
-    found = entries_listed(index, Wanted(), groups(index, Wanted()))
+    found = entries_listed(memories, Wanted())
     assert {row["kind"] for row in found["rows"]} == {"demo", "insight"} and sum(row["uses"] for row in found["rows"]) == 6
     asked = Wanted(text="lamp", kind="insight")
-    assert [row["id"] for row in entries_listed(index, asked, groups(index, asked))["rows"]] == ["rule"]
+    assert [row["id"] for row in entries_listed(memories, asked)["rows"]] == ["rule"]
 
 
 def test_a_damaged_journal_is_named_and_what_was_read_stays(run, tmp_path):
@@ -314,3 +318,66 @@ def test_it_follows_a_run_that_is_being_written(run, tmp_path):
     assert counts[-1] == 211
     same(index, place)
     index.close()
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_entries_are_paged_as_they_are_sorted(tmp_path, sort, monkeypatch):
+    run = Run(tmp_path / "r", quiet=True)
+    run.once("a run", lambda: "with memories")
+    run.close()
+    luck = random.Random(sort)
+    with open_memory(tmp_path / "r" / "memory", embedder=HashEmbedder()) as memory:
+        made = [
+            Entry(
+                id=f"e{n}",
+                kind=luck.choice(("insight", "case")),
+                key=f"key {n}",
+                text=luck.choice(("lamp", "door")) + " x" * luck.randrange(4) + f" {n}",
+                env=luck.choice("vw"),
+                task=luck.choice("tu"),
+                round=luck.randrange(3),
+                reward=luck.choice((0.0, 0.1, 1.0)),
+            )
+            for n in range(60)
+        ]
+        memory.add(made)
+        memory.note({one.id: luck.choice((-0.3, 0.1, 0.7)) for one in made[:30]}, 1)
+        for one in made[::7]:
+            memory.retire(one.id, 2, "old")
+        for one in made[3::9]:
+            memory.quarantine(one.id, 2, "odd")
+    index = ReadIndex(tmp_path / "r")
+    held = Memories(index)
+    held.update()
+    monkeypatch.setattr(memories, "PAGE", 7)
+    rows = [dict(row) for row in index.ask("SELECT * FROM entries ORDER BY n")]
+    column, down = SORTS[sort]
+    filters = [
+        {"kind": "case", "state": "there"},
+        {"round": 1, "task": "t"},
+        {"text": "lamp", "env": "v"},
+        {"state": "quarantined"},
+    ]
+    for asked in ({}, *filters):
+        wanted = sorted(meant(rows, asked), key=lambda row: (row[column], row["n"]), reverse=down)
+        found, query = [], Wanted(sort=sort, **asked)
+        while True:
+            page = entries_listed(held, query)
+            assert page["count"] == len(wanted)
+            for facet, values in page["facets"].items():
+                rest = {key: value for key, value in asked.items() if key != facet}
+                counts = Counter(row[facet] for row in meant(rows, rest))
+                assert {one["value"]: one["count"] for one in values} == dict(counts)
+            found += [row["id"] for row in page["rows"]]
+            if not page["next"]:
+                break
+            query = asked_of(dict(parse_qsl(page["next"])), Wanted)
+        assert found == [row["id"] for row in wanted]
+    index.close()
+
+
+def meant(rows, asked):
+    """The rows that are asked for, one by one."""
+    return [
+        row for row in rows if all(value in row["start"] if key == "text" else row[key] == value for key, value in asked.items())
+    ]

@@ -18,6 +18,7 @@ from agentevolve.view.index import ReadIndex
 from agentevolve.view.memories import Memories
 
 PNG, SVG = b"\x89PNG\r\n\x1a\n", b"<?xml"
+ALL = scatter.Window()
 WORDS = ("lamp", "door", "red", "blue", "kitchen", "key", "bread", "river")
 
 
@@ -99,16 +100,16 @@ def test_the_filters_are_those_of_the_list_and_move_nothing(asked):
     assert "1 entry of the kind insight on the map." in asked.get("/runs/mine/map?kind=insight").text
 
 
-def places(place: Path) -> dict[str, tuple[float, float]]:
-    """Where each entry is in the picture, in pixels."""
+def places(place: Path, window: scatter.Window = ALL) -> dict[str, tuple[float, float]]:
+    """Where each entry is in the picture of the window, in pixels."""
     index = ReadIndex(place)
     index.update()
     held = Memories(index)
     held.update()
-    made = maps.charts(held)
-    found = maps.shown(index, made, maps.Placed())
+    made = maps.charts(held, maps.stamps(held))
+    found = maps.shown(held, made.all, maps.Placed())
     ids = {row["n"]: row["id"] for row in index.ask("SELECT n, id FROM entries")}
-    spots = scatter.pixels(found.spots, found.chart.spots)
+    spots = scatter.pixels(found.spots, found.chart.ends, window)
     index.close()
     return {ids[n]: tuple(spot) for n, spot in zip(found.n.tolist(), spots.tolist(), strict=True)}
 
@@ -222,3 +223,88 @@ def test_the_directions_are_those_of_the_singular_values():
         assert np.allclose(shares, wanted, atol=1e-5) and spots.shape == (shape[0], 2)
     spots, shares = maps.flat(np.ones((4, 3), np.float32))
     assert not spots.any() and shares == (0.0, 0.0)
+
+
+def test_a_part_is_looked_at_alone(tmp_path):
+    place = remembering(tmp_path / "r", 60)
+    asked, where = client(place), places(place)
+    whole = asked.get("/runs/r/map.json").json()
+    assert list(whole["ways"]) == ["closer"]
+    for id in ("insight-0", "insight-17", "insight-59"):
+        (x, y), query = (round(part) for part in where[id]), ""
+        for zoom in (2, 4, 8, 256):
+            query = asked.get(f"/runs/r/map.json?{query}&x={x}&y={y}").json()["ways"]["closer"]
+            query = re.sub("zoom=[0-9]+", f"zoom={zoom}", query)
+            told = asked.get(f"/runs/r/map.json?{query}").json()
+            assert told["asked"]["zoom"] == zoom and "of 60 entries in this part of the map" in told["said"]
+            assert told["count"] == sum(one["count"] for one in told["table"]) >= 1
+            window = scatter.Window(*(told["asked"][name] for name in scatter.Window._fields))
+            x, y = (round(part) for part in places(place, window)[id])
+            near = asked.get(f"/runs/r/map.json?{query}&x={x}&y={y}").json()["near"]
+            assert id in {one["id"] for one in near} or len(near) == maps.NEAREST
+            page = asked.get(f"/runs/r/map?{query}")
+            assert page.status_code == 200 and Page(page.text).wrong == [] and f"1/{zoom} of each side" in page.text
+            assert asked.get(f"/runs/r/map.svg?{query}").content.startswith(SVG)
+    assert asked.get(f"/runs/r/map.svg?{query}").content != asked.get("/runs/r/map.svg").content
+
+
+def test_the_windows_of_a_map_cover_it(tmp_path):
+    place = remembering(tmp_path / "r", 60)
+    asked, seen, ahead = client(place), {}, ["zoom=4&across=0&up=0"]
+    while ahead:
+        told = asked.get(f"/runs/r/map.json?{ahead.pop()}").json()
+        at = told["asked"]["across"], told["asked"]["up"]
+        if at not in seen:
+            seen[at] = told["count"]
+            ahead += [told["ways"][way] for way in ("right", "up") if way in told["ways"]]
+    assert len(seen) == 49 and max(seen) == (8750, 8750)  # half a window a step, to the other edge
+    corners = [asked.get(f"/runs/r/map.json?zoom=2&across={x}&up={y}").json()["count"] for x in (0, 10_000) for y in (0, 10_000)]
+    assert sum(corners) >= 60 and sum(seen.values()) >= 60
+    assert 'data-key="0" href="/runs/r/map?"' in asked.get("/runs/r/map?zoom=2").text
+    back = asked.get("/runs/r/map.json?zoom=4&across=2000&up=7000").json()["ways"]
+    assert asked.get(f"/runs/r/map.json?{back['whole']}").json()["count"] == 60 and "zoom=2" in back["further"]
+    assert "closer" not in asked.get(f"/runs/r/map.json?zoom={maps.CLOSEST}").json()["ways"]
+    assert asked.get("/runs/r/map?zoom=3").status_code == 404 and asked.get("/runs/r/map.png?zoom=0").status_code == 404
+
+
+def test_a_press_looks_closer_where_that_is_asked_for(tmp_path):
+    place = remembering(tmp_path / "r", 60)
+    asked = client(place)
+    answer = asked.get("/runs/r/map?press=closer&colour=round&kind=insight&x=30&y=490")
+    assert answer.status_code == 303
+    assert answer.headers["location"] == "/runs/r/map?kind=insight&colour=round&zoom=2&across=2500&up=2500&press=closer"
+    page = asked.get(answer.headers["location"]).text
+    assert 'value="closer" checked' in page and 'name="zoom" value="2"' in page
+    again = asked.get(answer.headers["location"] + "&x=560&y=12").headers["location"]
+    assert again == "/runs/r/map?kind=insight&colour=round&zoom=4&press=closer"  # its upper right corner is the middle of the map
+    last = asked.get(f"/runs/r/map?zoom={maps.CLOSEST}&press=closer&x=300&y=200")
+    assert last.status_code == 200  # it does not go closer: it lists
+
+
+def test_closer_of_many_it_is_finer(monkeypatch, tmp_path):
+    place = remembering(tmp_path / "r", 200)
+    asked = client(place)
+    monkeypatch.setattr(scatter, "MOST", 150)
+    monkeypatch.setattr(maps, "DRAWN", 150)
+    assert asked.get("/runs/r/map.json").json()["form"] == "png"
+    told = asked.get("/runs/r/map.json?zoom=2&across=0&up=0").json()
+    assert 0 < told["count"] < 150 and told["form"] == "svg"  # so few are dots again
+    ends = np.array([[0.0, 0.0], [1.0, 1.0]])
+    spots = np.array([[0.096, 0.1], [0.102, 0.1]])
+    for zoom, cells in ((1, 1), (16, 2)):
+        window = scatter.Window(zoom, 1_000, 1_000).within()
+        dots = scatter.Dots(spots, ends, window, np.zeros(2), (0.0, 0.0), "kind", ("a",))
+        assert int((scatter._cells(dots, None) > 0).sum()) == cells
+
+
+def test_the_places_are_kept_in_the_index(tmp_path):
+    place = remembering(tmp_path / "r", 30)
+    shares = client(place).get("/runs/r/map.json").json()["shares"]
+    index = ReadIndex(place)
+    with index.writing():
+        index.write("UPDATE charts SET first = ?", [(0.125,)])
+    index.close()
+    assert client(place).get("/runs/r/map.json").json()["shares"] == [0.125, shares[1]]
+    with open_memory(place / "memory", embedder=HashEmbedder()) as memory:
+        memory.retire("insight-1", 5, "old")
+    assert client(place).get("/runs/r/map.json").json()["shares"] == shares

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import shutil
+import socket
 import sys
 from pathlib import Path
 
@@ -347,7 +348,6 @@ def test_no_attack_on_the_memory_shows_as_more_than_text(case, tmp_path):
 
 
 def test_it_starts_by_the_command_line(run, tmp_path):
-    import socket
     import subprocess
     import time
     import urllib.request
@@ -369,6 +369,16 @@ def test_it_starts_by_the_command_line(run, tmp_path):
     finally:
         process.terminate()
         process.communicate(timeout=30)
+
+
+@pytest.mark.parametrize("command", ["view", "serve"])
+def test_a_port_in_use_is_one_line(run, command, tmp_path, ask):
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        port = door.getsockname()[1]
+        given = ["view", run] if command == "view" else ["serve", "--model", "openai/none", "--out", tmp_path / "served"]
+        code, out, err = ask(*given, "--port", port)
+    assert (code, out) == (2, "") and err.count("\n") == 1
+    assert f"127.0.0.1:{port}: Address already in use; name another with --host or --port" in err
 
 
 def test_runs_that_are_being_read_keep_nobody_waiting(run):

@@ -19,8 +19,9 @@ from typer.testing import CliRunner
 
 from agentevolve.cli.main import app as command
 from agentevolve.protocols import AgentevolveError
-from agentevolve.run.folder import JOURNAL, VIEW
+from agentevolve.run.folder import JOURNAL, VIEW, read_run
 from agentevolve.run.lock import LOCK
+from agentevolve.update import examples
 from agentevolve.view.pages import Pages
 from agentevolve.view.places import Places
 from agentevolve.view.terminal import show, words
@@ -28,6 +29,7 @@ from agentevolve.view.terminal.app import Inspector
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "memory"))
 import hostile
+from test_memory_forget import adapter
 
 SAYS = " [red]x[/red] [@click=app.quit]y[/] [bold \\[z] [/] \u202eturned\u2066 \x1b[31mred\x1b]8;;http://evil.example\x07 \u200b"
 AS_TEXT = (
@@ -105,6 +107,17 @@ def test_every_screen_is_opened_by_keys(runs):
         ("u", "2 runs at or below"),
     )
     assert "mark an attempt" not in text
+
+
+def test_policies_are_shown(runs, tmp_path):
+    drive(runs / "mine", ("p", "0 adapters learnt in this run", "Nothing was learnt in weights.", "What is in place", "memory"))
+    place = copied(runs, tmp_path)
+    made = [one for one in read_run(place).trajectories.values() if one.solved]
+    adapter(place / "adapters" / "round-1", examples(made))
+    text = drive(
+        place, ("p", "1 adapter learnt in this run", "round-1", "from the base", "loss 1.000 to 1.000"), ("u", "What was decided")
+    )
+    assert "round-1" not in text
 
 
 def test_a_folder_that_is_a_run_begins_with_it(runs):
@@ -245,7 +258,7 @@ def test_a_run_under_way_is_shown_as_it_grows(runs, tmp_path):
 
 def test_what_goes_wrong_is_one_line(runs, tmp_path):
     place = copied(runs, tmp_path)
-    with pytest.raises(AgentevolveError, match="no run in it or below"):
+    with pytest.raises(AgentevolveError, match="no run or memory in it or below"):
         show(tmp_path / "none")
     with (place / JOURNAL).open("ab") as file:
         file.write(b"not a line\n")

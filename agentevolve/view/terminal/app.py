@@ -10,7 +10,7 @@ from textual.screen import Screen
 
 from agentevolve.view.pages import Pages
 from agentevolve.view.terminal.compare import Compare
-from agentevolve.view.terminal.run import Run, Runs
+from agentevolve.view.terminal.runs import Runs, first
 
 STYLE = """
 #said { padding: 0 1; background: $panel; height: auto; max-height: 6; }
@@ -30,7 +30,7 @@ Keys { align: center middle; }
 
 
 class Inspector(App[None]):
-    """The inspector of the runs in `pages`; it begins with the list of them, or with the run if there is one."""
+    """The inspector of the runs in `pages`; it begins with the list of them, or with the one that there is."""
 
     CSS = STYLE
     TITLE = "agentevolve"
@@ -45,8 +45,11 @@ class Inspector(App[None]):
 
     def get_default_screen(self) -> Screen[None]:
         """The first screen."""
-        names = list(self.pages.places.names())
-        return Run(names[0]) if len(names) == 1 else Runs()
+        known = self.pages.places
+        compared, names, alone = known.comparisons(), known.names(), known.memories()
+        there = [("comparison", one) for one in compared] + [("memory", one) for one in alone]
+        there += [("run", one) for one in names if not known.comparison_of(names[one])]
+        return first(*there[0]) if len(there) == 1 else Runs()
 
     def mark(self, run: str, id: str, seed: int) -> None:
         """Mark an attempt, or no longer; where another one of the run is marked, show the two side by side."""

@@ -67,9 +67,11 @@ def _entry(values: Mapping[str, Any]) -> Iterator[Text | None]:
     about = f", about {entry['task']}" if entry["task"] else ""
     yield words.said(f"{entry['kind']} of round {entry['round']}, {entry['env']}{about}, reward {entry['reward']:.2f}")
     if row["gone"] is not None:
-        yield words.said(f"retired in round {row['gone']}: {row['why']}", words.ODD)
+        since = "in quarantine since" if row["state"] == "quarantined" else "retired in"
+        yield words.said(f"{since} round {row['gone']}: {row['why']}", words.ODD)
     if row["state"] == "set aside":
         yield Text("Your key has not signed it: it was edited, planted or brought from elsewhere. Nobody is shown it.", words.ODD)
+    yield words.titled("Your note", words.said(row["note"]))
     yield words.titled("Found by", words.said(entry["key"]))
     yield words.titled("Shown as", words.cut(values["text"], "nothing"))
     yield words.titled("What it was worth", Text(_worth(credit)), *map(_gain, values["gains"]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl
 
@@ -24,6 +24,11 @@ class Listed(Page):
     """A screen with a table; Enter opens a row."""
 
     COLUMNS: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def headings(self) -> Sequence[str]:
+        """The columns' names."""
+        return self.COLUMNS
 
     async def on_mount(self) -> None:
         """The keys go to the table."""
@@ -52,7 +57,7 @@ class Listed(Page):
         table = self.table
         at = table.cursor_row
         table.clear(columns=True)  # a column is as wide as it has to be for these rows
-        for name in self.COLUMNS:
+        for name in self.headings:
             table.add_column(words.name(name))
         for one in self.rows():
             table.add_row(*self.cells(one))
@@ -190,7 +195,15 @@ class Attempts(Filtered):
 class Memory(Filtered):
     """What a run remembers."""
 
-    COLUMNS = ("entry", "kind", "state", "round", "reward", "uses", "gain", "text")
+    COLUMNS = ("entry", "kind", "state", "round", "reward", "uses", "gain", "your note", "text")
+
+    @property
+    def headings(self) -> Sequence[str]:
+        """Your notes have a column where there are any."""
+        return [name for name in self.COLUMNS if name != "your note" or self._noted()]
+
+    def _noted(self) -> bool:
+        return any(one["note"] for one in self.rows())
 
     def ask(self) -> dict[str, Any]:
         """A page of the entries."""
@@ -202,7 +215,9 @@ class Memory(Filtered):
         gain = f"{one['gain']:+.2f}" if one["gain"] else "–"
         figures = (one["round"], f"{one['reward']:.2f}", count(one["uses"]), gain)
         id = words.beside(words.name(one["id"]), Text(seed, words.DIM), between="")
-        return [id, words.name(one["kind"]), words.name(one["state"]), *map(words.figure, figures), words.name(one["start"])]
+        note = [words.name(one["note"], "italic")] if self._noted() else []
+        about = [id, words.name(one["kind"]), words.name(one["state"])]
+        return [*about, *map(words.figure, figures), *note, words.name(one["start"])]
 
     def open(self, one: dict[str, Any]) -> Page:
         """The entry's page."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.text import Text
@@ -31,7 +30,7 @@ j k    next, previous turn; in a list the next, previous row
 Enter  open the row
 u      up
 v      mark an attempt; on a second one: both side by side
-a m    the attempts, the memory of a run
+a m p  the attempts, the memory, the policies of a run
 /      to the search; Enter looks, Esc goes back to the list
 f      to the filter; Enter chooses a value, or no longer
 Space  on in a long text; Backspace back
@@ -54,6 +53,7 @@ class Page(Screen[None]):
     def __init__(self) -> None:
         super().__init__()
         self.values: dict[str, Any] = {}
+        self.then = ""  # how far all runs had grown when the values were read
 
     def compose(self) -> ComposeResult:
         """The line, the body, the keys."""
@@ -99,15 +99,24 @@ class Page(Screen[None]):
             await self.read()
 
     def _moved(self) -> bool:
-        """Whether a run that was under way when it was read has been written in since, or is not under way any more."""
-        told = [one for one in (self.values, *self.values.get("runs", ())) if one.get("state") == "under way"]
-        there = self.pages.places.names() if told else {}
-        return any(not _as_told(one, there.get(one["name"])) for one in told)
+        """Whether what was under way when it was read has been written in since, or is not under way any more."""
+        listed = (one for name in ("runs", "comparisons", "memories") for one in self.values.get(name, ()) if "name" in one)
+        told = [one for one in (self.values, *listed) if one.get("state") == "under way"]
+        return bool(told) and (self.then != self.pages.grown("") or any(not self._under_way(one) for one in told))
+
+    def _under_way(self, one: Mapping[str, Any]) -> bool:
+        known = self.pages.places
+        there = known.names() | known.comparisons() | known.memories()
+        place = there.get(one.get("comparison") or one["name"])
+        try:
+            return place is not None and places.state(place) == "under way"
+        except OSError:
+            return False  # it was removed between two looks: reading says so
 
     async def read(self) -> bool:
         """Ask, and show what has changed; what goes wrong is said in the line. Whether all went well."""
         try:
-            found = await asyncio.to_thread(self.ask)
+            self.then, found = await asyncio.to_thread(lambda: (self.pages.grown(""), self.ask()))
         except (AgentevolveError, OSError, sqlite3.Error) as error:
             self.say(words.said(error, words.ODD))
             return False
@@ -144,13 +153,6 @@ class Page(Screen[None]):
         """On or back in a long text."""
         for one in self.query("#text").results(VerticalScroll):
             one.scroll_page_down(animate=False) if step > 0 else one.scroll_page_up(animate=False)
-
-
-def _as_told(one: Mapping[str, Any], place: Path | None) -> bool:
-    try:
-        return place is not None and (places.state(place), places.changed(place)) == (one["state"], one["changed"])
-    except (OSError, ValueError):
-        return False  # it was removed between two looks: reading says so
 
 
 class Keys(ModalScreen[None]):

@@ -1,4 +1,4 @@
-"""The list of runs, and a run: arms with their intervals, what was decided, what it cost, and why attempts were lost."""
+"""A run: arms with their intervals, what was decided, what it cost, and why attempts were lost."""
 
 from __future__ import annotations
 
@@ -10,64 +10,23 @@ from rich.text import Text
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.widget import Widget
-from textual.widgets import DataTable, Static
+from textual.widgets import Static
 
 from agentevolve.view.templates import count, seconds
 from agentevolve.view.terminal import words
-from agentevolve.view.terminal.lists import Attempts, Listed, Memory
+from agentevolve.view.terminal.lists import Attempts, Memory
 from agentevolve.view.terminal.page import Page
-
-LAST = 6  # verdicts of a run in the list of runs
-
-
-class Runs(Listed):
-    """All runs, with how far they are and what the gate said last."""
-
-    COLUMNS = ("run", "state", "rounds", "attempts", "solved", "lost", "tokens", "model")
-
-    def body(self) -> Iterable[Widget]:
-        """A table, and below it what was decided in the run at the cursor."""
-        yield DataTable(id="list", cursor_type="row")
-        yield Static(id="verdicts")
-
-    def ask(self) -> dict[str, Any]:
-        """The runs."""
-        return self.pages.every()
-
-    def tell(self) -> None:
-        """Show them."""
-        self.say(words.beside(Text(f"{len(self.rows())} runs at or below"), words.said(self.values["root"]), between=" "))
-        self.fill()
-
-    def rows(self) -> list[dict[str, Any]]:
-        """The runs' values."""
-        found: list[dict[str, Any]] = self.values.get("runs", [])
-        return found
-
-    def cells(self, one: dict[str, Any]) -> list[Text]:
-        """A run; one that cannot be read says why."""
-        if one["error"]:
-            return [words.name(one["name"]), words.name(one["error"], words.ODD)]
-        rounds = ", ".join(str(seed["rounds"]) for seed in one["seeds"])
-        of = f" of {one['asked']['rounds']}" if one["asked"]["rounds"] else ""
-        sums = [words.figure(count(sum(seed[key] for seed in one["seeds"]))) for key in ("attempts", "solved", "lost")]
-        tokens, model = words.figure(count(one["spent"]["tokens"])), words.name(one["asked"]["model"] or "–")
-        return [words.name(one["name"]), words.badge(one["state"]), words.figure(rounds + of), *sums, tokens, model]
-
-    def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
-        """Say what was decided last in the run at the cursor."""
-        decided = (self.current() or {}).get("verdicts", ())[-LAST:]
-        self.query_one("#verdicts", Static).update(words.lines(*(words.said(line) for line in decided)))
-
-    def open(self, one: dict[str, Any]) -> Page | None:
-        """The run, if it can be read."""
-        return None if one["error"] else Run(one["name"])
+from agentevolve.view.terminal.policies import Policies
 
 
 class Run(Page):
     """One run: its figures as `agentevolve report` has them, with the intervals drawn."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("a", "attempts", "attempts"), Binding("m", "memory", "memory")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("a", "attempts", "attempts"),
+        Binding("m", "memory", "memory"),
+        Binding("p", "policies", "policies"),
+    ]
 
     def __init__(self, run: str) -> None:
         super().__init__()
@@ -95,6 +54,10 @@ class Run(Page):
     def action_memory(self) -> None:
         """To its memory."""
         self.app.push_screen(Memory(self.of))
+
+    def action_policies(self) -> None:
+        """To what it learnt in weights."""
+        self.app.push_screen(Policies(self.of))
 
 
 def _figures(run: Mapping[str, Any]) -> Iterator[RenderableType]:
