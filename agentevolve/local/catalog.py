@@ -196,10 +196,11 @@ def serving_gguf(model: LocalModel) -> Path:
     `model` has a GGUF file.
     """
     assert model.gguf is not None
-    copy = cache() / f"{model.gguf.stem}-{wheels.digest(model.gguf)[:12]}.Q8_0.gguf"
+    digest = wheels.digest(model.gguf)
+    copy = cache() / f"{model.gguf.stem}-{digest[:12]}.Q8_0.gguf"
     if copy.is_file():
         return copy
-    if len(files.parts(model.gguf)) > 1 or model.gguf.stat().st_size >= REQUANTIZE_BELOW or not _slow(model.gguf):
+    if len(files.parts(model.gguf)) > 1 or model.gguf.stat().st_size >= REQUANTIZE_BELOW or not _slow(model.gguf, digest):
         return model.gguf
     with _status(f"making a Q8_0 copy of {model.gguf.name} for faster serving"), wheels.scratch("models") as scratch:
         _requantize(model.gguf, scratch / "copy.gguf")
@@ -368,7 +369,8 @@ def _from_hub(source: Source, scratch: Path) -> Path | None:
         return None
 
 
-def _slow(path: Path) -> bool:
+@functools.cache  # reading what is in a file takes seconds, and a server is started for each new adapter
+def _slow(path: Path, digest: str) -> bool:
     weights: dict[str, int] = {}
     for tensor in files.reader(path).tensors:
         weights[tensor.tensor_type.name] = weights.get(tensor.tensor_type.name, 0) + int(tensor.n_elements)

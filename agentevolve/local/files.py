@@ -83,9 +83,21 @@ def control_tokens(read: Any) -> list[str]:
 def reader(path: Path) -> Any:
     """The gguf package's reader of the file. Raises AgentevolveError, one line, when it cannot be read."""
     import gguf
+    import numpy as np
+
+    class Reader(gguf.GGUFReader):  # type: ignore[misc]
+        """The package's own, over a plain array: it takes hundreds of thousands of slices, and those of a memmap cost twice."""
+
+        @property
+        def data(self) -> Any:
+            return self._plain
+
+        @data.setter
+        def data(self, mapped: Any) -> None:
+            self._plain = np.asarray(mapped)
 
     try:
-        return gguf.GGUFReader(path)
+        return Reader(path)
     except Exception as error:  # a file from outside: its reader raises whatever its bytes lead to
         raise AgentevolveError(f"{path}: not a readable GGUF file: {' '.join(str(error).split())[:200]}") from None
 

@@ -227,7 +227,7 @@ def test_an_adapter_that_is_gone_is_left_out(small, tmp_path, hold):
     engine = hold(gguf, adapters["one"]).start()
     assert len(chances(engine)) > 50
     engine.close()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(AgentevolveError, match=r"gone\.gguf: no such file"):
         hold(gguf, gone).start()
 
 

@@ -56,6 +56,8 @@ class _Base:
     def engine(self, hold: Hold) -> Engine:
         with self._lock:
             self.holds.add(hold)
+            if hold.adapter and not hold.adapter.is_file():
+                raise AgentevolveError(f"{hold.adapter}: no such file")
             name = sha256(hold.adapter) if hold.adapter else None
             server = next((one for one in self._users if name is None or name in one.adapters), None)
             if server is None:
