@@ -54,7 +54,7 @@ def evaluated(folder: Path, house: House, *words: str) -> list[dict]:
     command += ["--client.base-url", house.url, "--client.api-key-var", "SERVED", *words]
     env = settings(SERVED=KEY, PYTHONPATH=str(folder))
     env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=env, timeout=300)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=env, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     episodes = [json.loads(line) for line in (folder / "outputs/here/traces.jsonl").read_text().splitlines()]
     return [trace for episode in episodes for trace in episode.get("traces", [episode])]
