@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -121,16 +122,28 @@ def application(talks: Talks, key: str, hosts: Collection[str], patience: float 
     return Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: refused})
 
 
-def server(app: Starlette) -> uvicorn.Server:
-    """What serves the app, to be run with its sockets: a head that is no HTTP, or too large, is one line too."""
+def server(app: Starlette, patience: float = PATIENCE) -> uvicorn.Server:
+    """What serves the app, to be run with its sockets: a head that is no HTTP, too large or never ends is one line too."""
     import uvicorn
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
     class Protocol(H11Protocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self.loop.call_later(patience, self.give_up)
+
+        def give_up(self) -> None:
+            if self.cycle is None and not self.transport.is_closing():
+                self.refuse(f"the request did not begin within {patience:g} seconds", 408)
+
         def send_400_response(self, msg: str) -> None:
-            said = _error(f"{msg.rstrip('.')}; a request's headers have at most {HEAD:,} bytes")
-            head = f"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: {len(said.body)}\r\n"
-            self.transport.write(head.encode() + b"Connection: close\r\n\r\n" + bytes(said.body))
+            self.refuse(f"{msg.rstrip('.')}; a request's headers have at most {HEAD:,} bytes", 400)
+
+        def refuse(self, text: str, status: int) -> None:
+            said = _error(text, status)
+            head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: application/json\r\n"
+            head += f"Content-Length: {len(said.body)}\r\nConnection: close\r\n\r\n"
+            self.transport.write(head.encode() + bytes(said.body))
             self.transport.close()
 
     # the other parser that uvicorn may find knows no largest head

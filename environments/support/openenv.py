@@ -18,11 +18,8 @@ from agentevolve.environments.support.schemas import inlined
 from agentevolve.models.tools import Tool, read
 from agentevolve.protocols import AgentevolveError
 
-OPENING, PATIENCE, CLOSING = (
-    10.0,
-    60.0,
-    2.0,
-)  # seconds until a server is taken for dead that is asked to open, for all else, to end
+OPENING, PATIENCE = 10.0, 60.0  # seconds until a server is taken for dead that is asked to open, or anything else
+CLOSING = 2.0  # seconds that an end is waited for
 LARGEST = 4  # megabytes of a message or a description
 TRIES, PAUSE = 20, 0.25  # until a session that has just been closed counts as free again; seconds
 LOOPBACK = ("127.0.0.1", "::1", "localhost")  # no proxy is asked for these
@@ -39,9 +36,8 @@ def checked_address(url: str) -> str:
     except ValueError:
         parts, plain = urlsplit(""), False
     if not plain or parts.username or parts.password or parts.query or parts.fragment or not url.isprintable() or " " in url:
-        raise AgentevolveError(
-            f"openenv:{url[:100]!r}: an address such as http://127.0.0.1:8000 is wanted, with no name or key in it"
-        )
+        told = repr(url[:100]) if not set("@?#") & set(url) else "URL"  # a password is not repeated
+        raise AgentevolveError(f"openenv:{told}: an address such as http://127.0.0.1:8000 is wanted, with no name or key in it")
     return url.rstrip("/")
 
 

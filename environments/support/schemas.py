@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
-DEEPEST = 40  # references within references: a schema that refers to itself never ends
+MOST = 20_000  # parts of a schema whose references are replaced: a few that refer to each other twice are millions
 
 
 def inlined(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema without "$defs", each reference replaced by what it refers to; one to nothing, or without end, is anything."""
+    """The schema without "$defs", each reference replaced by what it refers to; one to nothing, or to itself, is anything.
+
+    Raises ValueError for one that has more than `MOST` parts then.
+    """
     parts = schema.get("$defs")
-    found = _inlined({key: value for key, value in schema.items() if key != "$defs"}, parts if isinstance(parts, dict) else {}, 0)
-    return dict(found)
+    whole = {key: value for key, value in schema.items() if key != "$defs"}
+    return dict(_inlined(whole, parts if isinstance(parts, dict) else {}, (), itertools.count()))
 
 
-def _inlined(shape: Any, parts: dict[str, Any], depth: int) -> Any:
+def _inlined(shape: Any, parts: dict[str, Any], within: tuple[str, ...], number: Iterator[int]) -> Any:
+    if next(number) > MOST:
+        raise ValueError(f"a schema of more than {MOST:,} parts")
     if isinstance(shape, list):
-        return [_inlined(one, parts, depth) for one in shape]
+        return [_inlined(one, parts, within, number) for one in shape]
     if not isinstance(shape, dict):
         return shape
     if "$ref" in shape:
-        rest = {key: value for key, value in shape.items() if key != "$ref"}
-        part = parts.get(str(shape["$ref"]).rpartition("/")[2], {}) if depth < DEEPEST else {}
-        return _inlined({**(part if isinstance(part, dict) else {}), **rest}, parts, depth + 1)
-    return {key: _inlined(value, parts, depth) for key, value in shape.items()}
+        rest, name = {key: value for key, value in shape.items() if key != "$ref"}, str(shape["$ref"]).rpartition("/")[2]
+        part = {} if name in within else parts.get(name)
+        return _inlined({**(part if isinstance(part, dict) else {}), **rest}, parts, (*within, name), number)
+    return {key: _inlined(value, parts, within, number) for key, value in shape.items()}

@@ -30,6 +30,7 @@ from agentevolve.models.tools import Tool, read
 from agentevolve.protocols import AgentevolveError
 
 HARNESS = "agentevolve_harness"  # by which the package finds ours: it looks for a module of that name
+NEEDED = ("AgentConfig", "EnvConfig", "EvalClientConfig", "ModelContext", "ProgramResult")
 MODEL = "agentevolve"
 PATIENCE = 600.0  # seconds until an episode that neither asks nor ends counts as hung
 _lock = threading.Lock()
@@ -70,10 +71,12 @@ def _package() -> Any:
         vf: Any = importlib.import_module("verifiers.v1")
         made = ModuleType(HARNESS)
         made.__dict__.update(Acting=_acting(vf), __all__=["Acting"])
-        needed = vf.Taskset, vf.EnvConfig, vf.ModelContext, vf.EvalClientConfig, vf.AgentConfig
+        missing = [name for name in NEEDED if not hasattr(vf, name)]
+        why = f"it has no {', '.join(missing)}" if missing else ""
     except (ImportError, AttributeError) as error:
-        raise AgentevolveError(f"verifiers 0.4 is wanted, and {version('verifiers')} is installed: {error}") from None
-    assert needed
+        why = str(error)
+    if why:
+        raise AgentevolveError(f"verifiers 0.4 is wanted, and {version('verifiers')} is installed: {why}")
     sys.modules[HARNESS] = made
     return vf
 

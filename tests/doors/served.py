@@ -62,7 +62,7 @@ def served(
     door = socket.create_server(("127.0.0.1", 0))
     port = door.getsockname()[1]
     app = serve.application(Talks(policy, run, "worlds:Corridor"), KEY, [f"127.0.0.1:{port}"], patience)
-    server = serve.server(app)
+    server = serve.server(app, patience)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [door]})
     thread.start()
     while not server.started:

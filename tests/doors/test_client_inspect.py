@@ -66,7 +66,7 @@ def evaluated(folder: Path, house: House, name: str, *words: str):
     env = settings(AGENTEVOLVE_API_KEY=KEY, AGENTEVOLVE_BASE_URL=house.url, INSPECT_DISPLAY="plain", XDG_DATA_HOME=str(folder))
     command = [sys.executable, "-m", "inspect_ai", "eval", f"tasks.py@{name}", "--model", "openai-api/agentevolve/agentevolve"]
     command += ["--log-dir", "logs", "--max-connections", "4", *words]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=env, timeout=300)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=env, timeout=900)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     (log,) = (read_eval_log(one) for one in list_eval_logs(str(folder / "logs")))
     return log

@@ -7,15 +7,15 @@ It brings scoring packages along, so it is no extra: this runs where somebody in
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("lm_eval")
 from served import KEY, served, serving, settings
 
 from agentevolve.run.folder import read_run
 
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not find_spec("lm_eval"), reason="not installed here")]
 TASK = """\
 task: tiny_sums
 dataset_path: json
@@ -51,7 +51,6 @@ def measured(folder: Path, url: str, count: int) -> dict:
     return json.loads(found.read_text())
 
 
-@pytest.mark.slow
 def test_its_score_is_that_of_the_policy(tmp_path):
     with served(tmp_path, sums) as house:
         told = measured(tmp_path, house.url, 8)
@@ -60,7 +59,6 @@ def test_its_score_is_that_of_the_policy(tmp_path):
     assert len(lived) == 8 and all("\n" not in turn.action for one in lived for turn in one.turns)
 
 
-@pytest.mark.slow
 def test_a_real_model_is_measured_through_the_command_line(tmp_path):
     with serving(tmp_path / "run") as url:
         told = measured(tmp_path, url, 6)

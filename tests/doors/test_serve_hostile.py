@@ -88,6 +88,15 @@ def test_a_body_that_never_ends_is_given_up_and_others_are_served_meanwhile(hous
     served_still(house)
 
 
+def test_a_head_that_never_ends_is_given_up_and_one_that_was_answered_may_wait(house):
+    status, answer = raw(house, head(house, len(ASKED))[:30])
+    assert (status, message(answer)) == (408, "the request did not begin within 1 seconds")
+    with httpx.Client(headers={"Authorization": f"Bearer {KEY}"}, trust_env=False) as kept:
+        for _ in range(2):
+            assert kept.post(f"{house.url}/chat/completions", content=ASKED).status_code == 200
+            time.sleep(1.2)
+
+
 def test_clients_that_hang_up_anywhere_leave_nothing_behind(house):
     before = len(house.model.calls)
     whole = head(house, len(ASKED)) + ASKED[:-1]

@@ -238,7 +238,7 @@ def test_the_command_line_plays_it_with_a_real_model(package, tmp_path):
     (tmp_path / "sums.yaml").write_text(TASKS.format(more=""))
     words = ["run", "sums.yaml", "--model", "local/smollm2-135m", "--threads", "1", "--split", "val", "--out", "r", "--quiet"]
     command = [sys.executable, "-c", "from agentevolve.cli.main import main; main()", *words]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=900)
     assert (done.returncode, done.stderr) == (0, "run: r\n"), done.stderr
     assert "sums" in done.stdout
 
