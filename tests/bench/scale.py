@@ -23,9 +23,11 @@ one: the clock says what the others did, processor time is what it takes. Second
 | 100,000 (0.78 GB in 6 files, checkpoint 20 MB) | cold | 8.8 | 196 | 0.10 |
 | | opened | 0.05 | 0.9 | 0.06 |
 | | report | 4.4 | 70 | 0.19 |
+| 100,000 of one policy (0.77 GB in 6 files, checkpoint 18 MB) | cold | 8.8 | 202 | 0.10 |
+| | report | 2.5 | 74 | 0.16 |
 | 1,000,000 (7.75 GB in 58 files, checkpoint 196 MB) | cold | 89 | 1,690 | 0.15 |
-| | opened | 0.47 | 4.2 | 0.10 |
-| | report | 7.8 | 88 | 0.24 |
+| | opened | 0.5 | 4 to 24 | 0.10 |
+| | report | 7.6 to 7.8 | 88 to 171 | 0.24 |
 | | one attempt by its id | 0.0007 | 0.09 | 0.10 |
 | | planned again: a million ids looked for | 3.3 | 35 | 0.22 |
 | | costs, learning, and all 47,950 attempts of a round, read | 17.8 | 228 | 1.94 |
