@@ -332,6 +332,8 @@ class Run:
 
     def _catch_up(self) -> None:
         """Count what the journal says and the checkpoint does not, and write that down if it is much."""
+        if self._counted.done >= self._counted.until:
+            return
         left = -(-(self._counted.until - self._counted.done) // MEGABYTE)
         shown = progress(f"{self.folder}: reading the journal, MB", left, quiet=self.quiet or left < LONG)
         with shown as advance, self._counted.counting():
