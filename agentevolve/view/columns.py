@@ -41,12 +41,12 @@ class Columns(NamedTuple):
                 here &= self.codes[name] == values.index(value) if value in values else False
         return here
 
-    def at(self, numbers: Sequence[int]) -> NDArray[np.bool_]:
+    def at(self, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which entries have one of these numbers."""
         import numpy as np
 
-        here, wanted = np.zeros(len(self.n), bool), np.asarray(numbers, np.int64)
-        here[places_in(self.n, wanted)[1]] = True
+        here = np.zeros(len(self.n), bool)
+        here[places_in(self.n, numbers)[1]] = True
         return here
 
     def counted(self, facets: Mapping[str, Any], among: NDArray[np.bool_] | None) -> dict[str, list[dict[str, Any]]]:

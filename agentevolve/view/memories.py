@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Said = tuple[int, int, int]  # inode, size and time of a journal
-FOUND = 8  # searches whose findings are kept
+FOUND = 32  # searches whose findings are kept
 START = 200  # characters of a text in a list
 ASIDE = 1 << 36  # where the entries begin that nobody is shown
 SORTS = {
@@ -146,12 +146,18 @@ class Memories:
     def _find(self, columns: Columns, asked: Wanted) -> NDArray[np.bool_] | None:
         found = None
         if asked.text:
-            query = "SELECT rowid FROM entry_words WHERE entry_words MATCH ?"
-            found = columns.at([n for (n,) in self.index.ask(query, (words(asked.text),))])
+            found = columns.at(self._numbers("rowid", "entry_words WHERE entry_words MATCH ?", words(asked.text)))
         if asked.task:
-            about = columns.at([n for (n,) in self.index.ask("SELECT n FROM entries WHERE task = ?", (asked.task,))])
+            about = columns.at(self._numbers("n", "entries WHERE task = ?", asked.task))
             found = about if found is None else found & about
         return found
+
+    def _numbers(self, column: str, where: str, value: str) -> NDArray[np.int64]:
+        """The numbers of the entries that a query finds, as one row: of many rows each is a change of threads."""
+        import numpy as np
+
+        [[found]] = self.index.ask(f"SELECT group_concat({column}) FROM {where}", (value,))
+        return np.fromstring(found or "", np.int64, sep=",")
 
     def ledger(self, seed: int) -> Ledger:
         """What the memory of a seed says. Raises AgentevolveError where it has none."""

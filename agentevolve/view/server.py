@@ -363,5 +363,8 @@ def serve(place: Path, host: str, door: socket.socket, token: str = "", *, edit:
         import uvicorn
     except ImportError:
         raise AgentevolveError('looking at runs needs the extra "view": pip install "agentevolve[view]"') from None
+    import numpy  # noqa: F401  (the first page needs it, and should not wait for it)
+
+    templates.prepare()
     app = guarded(place, hosts(host, door.getsockname()[1], token), token, edit=edit, warm=True)
     uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, server_header=False)).run(sockets=[door])

@@ -35,6 +35,13 @@ def environment() -> Environment:
     return made
 
 
+def prepare() -> None:
+    """Read and translate all templates, so that the first page need not."""
+    made = environment()
+    for name in made.list_templates():
+        made.get_template(name)
+
+
 def foreign(text: object) -> Markup:
     """Words from outside, so that they turn nothing around them."""
     from markupsafe import Markup, escape

@@ -122,7 +122,7 @@ def test_a_press_on_the_map_lists_what_is_nearest(site, page):
     page.goto(f"{site}/runs/mine/memory?kind=demo")
     page.get_by_role("link", name="map", exact=True).click()
     page.locator(".map [type=image]").click(position={"x": 100, "y": 200})
-    page.wait_for_url("**/map?kind=demo&colour=kind&x=100&y=200")
+    page.wait_for_url("**/map?kind=demo&colour=kind&press=list&x=100&y=200")
     assert page.locator("h2#near").count() == 1
     page.locator("a.row").first.click()
     page.wait_for_url("**/entry?id=demo**")

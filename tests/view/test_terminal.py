@@ -112,7 +112,7 @@ def test_every_screen_is_opened_by_keys(runs):
 def test_policies_are_shown(runs, tmp_path):
     drive(runs / "mine", ("p", "0 adapters learnt in this run", "Nothing was learnt in weights.", "What is in place", "memory"))
     place = copied(runs, tmp_path)
-    made = [one for one in read_run(place).trajectories.values() if one.solved]
+    made = [one for one in read_run(place).trajectories.values() if one.solved and one.task.split == "train"]
     adapter(place / "adapters" / "round-1", examples(made))
     text = drive(
         place, ("p", "1 adapter learnt in this run", "round-1", "from the base", "loss 1.000 to 1.000"), ("u", "What was decided")
