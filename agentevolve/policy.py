@@ -31,8 +31,8 @@ def _joined(addresses: Any) -> Any:
     return ",".join(addresses) if several else addresses
 
 
-# the address of the servers that answer, several as a list or with commas between; its passwords are hidden from now on
-ApiBase = Annotated[str | None, BeforeValidator(_joined), AfterValidator(secret_in)]
+# the address of the servers that answer, several as a list or with commas between
+ApiBase = Annotated[str | None, BeforeValidator(_joined)]
 
 
 def _three_demos() -> dict[Kind, int]:
@@ -151,7 +151,7 @@ class Policy(Record):
     model_config = ConfigDict(allow_inf_nan=False)
 
     model: str
-    api_base: ApiBase = None
+    api_base: Annotated[ApiBase, AfterValidator(secret_in)] = None
     adapter: str | None = None
     memory: str | None = None
     as_of: int | None = None

@@ -68,10 +68,12 @@ class Home:
         self.policy = use_model(self.run, self.model, Policy(model="random"))
         self.memory = memory_of(self.run)
         self.made: list[Trajectory] = []
+        self.heard = ""  # what came to the model, as it was said
         self.attempt: Trajectory | None = None
 
     def _answer(self, messages: Sequence[Message], choices: Sequence[str]) -> str:
         """Walks to the lamp; asked for a lesson, it writes down what the world told it to."""
+        self.heard += "".join(one.content for one in messages) + "".join(choices)
         if not choices and self.echo:
             return self.echo
         return next((one for one in ("left", "right") if one in choices and f"lamp is {one}" in messages[-1].content), "left")
@@ -194,7 +196,7 @@ class Home:
         """All that was written; without redaction what would have been."""
         if "redaction" in self.off:
             entries = "".join(one.model_dump_json() for one in self.memory.entries())
-            return "".join(one.model_dump_json() for one in self.made) + self.echo + entries
+            return json.dumps(self.heard, ensure_ascii=False) + self.echo + entries
         return "".join(path.read_text("utf-8", "replace") for path in self.folder.rglob("*.jsonl"))
 
     def flagged(self) -> bool:

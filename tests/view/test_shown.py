@@ -34,7 +34,7 @@ def test_it_is_said_in_what_two_attempts_differ_first(turns, apart, other, said)
     both = side_by_side(attempt(SAME, ("take", "taken")), attempt(*turns), None)
     assert (both["apart"], both["differs"], both["other"]) == (apart, apart, other)
     row = {"id": "x", "seed": 0, "task": "t", "outcome": "lost", "reward": 0, "turns": 1, "tokens": 0, "recalled": 0, "arm": "a"}
-    around = {"nonce": "", "address": "", "twin": "", "live": "", "here": "attempts"}
+    around = {"nonce": "", "address": "", "twin": "", "live": "", "here": "attempts", "alone": False}
     page = templates.page("compare", {"name": "r", "rows": [row | {"round": None}] * 2, **both}, **around)
     assert said in page
     assert (f"first difference: {other}" in page) == bool(other)
