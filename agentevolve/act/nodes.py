@@ -18,7 +18,7 @@ import socket
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,6 @@ class Seat:
     shard: Path | None = None
     ready: bool = False
     plans: int = 0
-    names: list[str] = field(default_factory=list)
 
 
 class Nodes:
@@ -292,7 +291,11 @@ class _Rollout:
                 seat.actor.stop.remote()
 
     def _end_all(self) -> None:
-        """Let every node close its shard; those of which all was told go, the others are taken in."""
+        """Let every node close its shard; what was not told of it is taken in."""
+        for one, (_, what) in self._asked.items():
+            if what == "begin":  # a node that was slow to begin would go on with it after its end
+                with contextlib.suppress(self._ray.exceptions.RayError):
+                    self._ray.get(one)
         ending = {seat.actor.end.remote(): seat for seat in self._nodes.seats() if seat.shard}
         for one, seat in ending.items():
             try:
@@ -347,7 +350,6 @@ def _stdout_to(path: Path) -> Iterator[None]:
 def _connected(where: Workers) -> tuple[Any, bool]:
     """Ray, connected; and whether that was done here."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
     except ImportError:

@@ -90,6 +90,13 @@ def test_the_attempts_are_those_of_threads_and_each_node_makes_some(on_ray, tmp_
     assert set(makings(run.folder).values()) == {1}
 
 
+def test_a_rollout_may_be_over_before_every_node_has_begun(on_ray):
+    run = on_ray()
+    for number in range(4):
+        assert len(rollout(RANDOM, make_tasks(1), run, phase=f"p{number}")) == 1
+        assert not (run.folder / SHARDS).exists()
+
+
 @pytest.mark.parametrize("name", ["run", "evolve", pytest.param("compare", marks=pytest.mark.slow)])
 def test_a_whole_command_ends_as_on_threads_with_every_token_in_the_books(cluster, tmp_path, name):
     with Server(learn) as calm, Server(learn) as server:
