@@ -29,8 +29,9 @@ def forecast_error(place: Path) -> list[str]:
     """How far off the forecast for the run or comparison at `place` was, if there was one."""
     from agentevolve.loop.forecast import FILE, PROBES, error_of
     from agentevolve.run.folder import JOURNAL, read_run
+    from agentevolve.run.shards import SHARDS
 
-    folders = sorted(path.parent for path in place.rglob(JOURNAL) if PROBES not in path.parts)
+    folders = sorted(path.parent for path in place.rglob(JOURNAL) if not {PROBES, SHARDS} & {*path.parts})
     return error_of(place, [read_run(folder) for folder in folders]) if (place / FILE).is_file() else []
 
 
