@@ -71,7 +71,7 @@ def absent(data: dict[str, Any], name: str) -> str:
 
 
 def _check_name(name: str) -> None:
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(@[\w.-]+)?", name):
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?(@[\w.-]+)?", name):
         raise AgentevolveError(f"verifiers:{name[:100]!r}: the name of a taskset is wanted, such as gsm8k-v1")
 
 

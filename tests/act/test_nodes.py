@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from faulty import Server, again, learn, makings, outcomes, prepared, runs, settled, walk
+from faulty import Server, again, learn, makings, outcomes, runs, settled, walk
+from faulty import prepared as prepared_hastily
 from worlds import gist, make_tasks, new_run, task_file
 
 ray = pytest.importorskip("ray")
@@ -67,6 +68,11 @@ def ended(*words: str, place: Path) -> tuple[int, str, str]:
     process = command(*words, place=place)
     out, err = process.communicate(timeout=300)
     return process.returncode, out, err
+
+
+def prepared(folder, server):
+    """Commands whose calls do not time out where nodes start beside them: a call that does is paid for, and in no book."""
+    return prepared_hastily(folder, server, timeout=60.0)
 
 
 def elsewhere(cluster, words):

@@ -153,7 +153,7 @@ def test_the_server_shows_an_odd_template_the_same_text(model, template):
 
     example = tiny.example("Where?\n", "go north \n", "take coin")
     messages = [message.model_dump() for message in (*example.prompt, *example.completion)]
-    params = engine._params(xllamacpp, catalog.serving_gguf(model), None, 1, 1, 512, "key")
+    params = engine._params(xllamacpp, catalog.serving_gguf(model), 1, 1, 512, "key")
     params.chat_template = template
     server = xllamacpp.Server(params)
     engine._busy(server)
