@@ -36,7 +36,7 @@ from numbers import Integral
 from pkgutil import resolve_name
 from typing import Any
 
-from agentevolve.environments.support.settings import read_settings
+from agentevolve.environments.support.settings import check_kinds, check_scale, read_settings
 from agentevolve.environments.support.splits import checked, held_out
 from agentevolve.environments.support.tables import best_policy
 from agentevolve.protocols import AgentevolveError, Environment, Step
@@ -56,9 +56,7 @@ def make() -> Environment:
 def check(data: dict[str, Any]) -> None:
     """Raise AgentevolveError unless `data` is what the head of this file says of Task.data. Imports nothing that it names."""
     read_settings(data, _DEFAULTS)
-    for name, default in _DEFAULTS.items():
-        if type(data.get(name, default)) is not type(default):
-            raise AgentevolveError(f"settings.{name}: {data[name]!r} is not a {type(default).__name__}")
+    check_kinds(data, _DEFAULTS)
     id, _, by_seed, _, render, actions, limit, scale, _ = (_DEFAULTS | data).values()
     if not id.strip():
         raise AgentevolveError("settings.id: missing; it is what gymnasium.make takes, such as FrozenLake-v1")
@@ -70,8 +68,8 @@ def check(data: dict[str, Any]) -> None:
         raise AgentevolveError(f"settings.actions: {actions!r} is not a list of different names")
     if limit < int("limit" in data):
         raise AgentevolveError(f"settings.limit: {limit!r} is not a whole number of turns from 1")
-    if scale and (len(scale) != 2 or not all(type(end) in (int, float) for end in scale) or not scale[0] < scale[1]):
-        raise AgentevolveError(f"settings.scale: {scale!r} is not [low, high] with low < high")
+    if scale:
+        check_scale(scale)
 
 
 class Gymnasium:

@@ -29,7 +29,7 @@ import json
 from typing import Any
 
 from agentevolve.environments.support.openenv import Session, checked_address, form_of
-from agentevolve.environments.support.settings import check_limit, read_settings
+from agentevolve.environments.support.settings import check_kinds, check_limit, check_scale, read_settings
 from agentevolve.environments.support.splits import checked
 from agentevolve.protocols import AgentevolveError, Environment, Step
 from agentevolve.records import Task
@@ -48,16 +48,12 @@ def check(data: dict[str, Any], url: str) -> None:
     """Raise AgentevolveError unless `data` is what the head of this file says of Task.data and `url` an address; asks nobody."""
     checked_address(url)
     read_settings(data, _DEFAULTS)
-    for name, default in _DEFAULTS.items():
-        if type(data.get(name, default)) is not type(default):
-            raise AgentevolveError(f"settings.{name}: {data[name]!r} is not a {type(default).__name__}")
+    check_kinds(data, _DEFAULTS)
     given = _DEFAULTS | data
     check_limit(given["limit"])
     if "seed" in given["reset"] or not all(isinstance(name, str) for name in (*given["reset"], *given["show"])):
         raise AgentevolveError("settings.reset and settings.show: names of the world's own are wanted; the seed is the task's")
-    scale = given["scale"]
-    if len(scale) != 2 or not all(type(end) in (int, float) for end in scale) or not scale[0] < scale[1]:
-        raise AgentevolveError(f"settings.scale: {scale!r} is not [low, high] with low < high")
+    check_scale(given["scale"])
 
 
 def absent(data: dict[str, Any], url: str) -> str:

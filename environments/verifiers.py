@@ -28,7 +28,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from agentevolve.environments.support.settings import check_limit, read_settings
+from agentevolve.environments.support.settings import check_kinds, check_limit, check_scale, read_settings
 from agentevolve.environments.support.verifiers import Ended, Episode, opened
 from agentevolve.protocols import AgentevolveError, Environment, Step
 from agentevolve.records import Task
@@ -48,16 +48,12 @@ def check(data: dict[str, Any], name: str) -> None:
     """Raise AgentevolveError unless `data` is what the head of this file says of Task.data; loads nothing."""
     _check_name(name)
     read_settings(data, _DEFAULTS)
-    for field, default in _DEFAULTS.items():
-        if type(data.get(field, default)) is not type(default):
-            raise AgentevolveError(f"settings.{field}: {data[field]!r} is not a {type(default).__name__}")
+    check_kinds(data, _DEFAULTS)
     given = _DEFAULTS | data
     check_limit(given["limit"])
     if "id" in given["taskset"] or "taskset" in given["env"]:
         raise AgentevolveError("settings.taskset and settings.env: the taskset is named by verifiers:NAME alone")
-    scale = given["scale"]
-    if len(scale) != 2 or not all(type(end) in (int, float) for end in scale) or not scale[0] < scale[1]:
-        raise AgentevolveError(f"settings.scale: {scale!r} is not [low, high] with low < high")
+    check_scale(given["scale"])
 
 
 def absent(data: dict[str, Any], name: str) -> str:

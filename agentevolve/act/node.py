@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from agentevolve.act.attempt import SERVING, Order, Plan, attempt, parts
+from agentevolve.local.adapter import sha256
 from agentevolve.memory.folder import JOURNAL
 from agentevolve.memory.provenance import use_key
 from agentevolve.policy import Policy, Price
@@ -52,8 +53,7 @@ def content(policy: Policy) -> dict[str, str]:
 
 def _digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256(path)
     except OSError:
         return ""
 

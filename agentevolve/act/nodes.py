@@ -11,8 +11,10 @@ its share. An attempt is made at least once and journalled exactly once, by its 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
+import shutil
 import signal
 import socket
 import time
@@ -225,22 +227,26 @@ class _Rollout:
         if not said["sees"]:
             folder = self._run.folder.resolve()
             raise AgentevolveError(f"{seat.address}: does not see {folder}: a run on several nodes needs a folder that all share")
-        policy, run = self._order.policy, self._run
-        shard = seat.shard = self._nodes.shard(said["name"], run)
-        asked = {
-            "policy": policy.using(**_absolute(policy.adapter, policy.memory)).model_dump(mode="json"),
+        seat.shard = self._nodes.shard(said["name"], self._run)
+        manner = {name: fact for name, fact in self._run.facts.items() if name.startswith(MANNER)}
+        asked = self._told | {"manner": manner, "shard": str(seat.shard), "workers": self._each}
+        self._asked[seat.actor.begin.remote(json.dumps(asked), self._till)] = seat, "begin"
+
+    @functools.cached_property
+    def _told(self) -> dict[str, Any]:
+        """What all nodes are told alike; the files of the policy are read for it once."""
+        run, given = self._run, self._order.policy
+        policy = given.using(**_absolute(given.adapter, given.memory))
+        return {
+            "policy": policy.model_dump(mode="json"),
             "phase": self._order.phase,
             "measured": self._order.measured,
-            "content": content(policy.using(**_absolute(policy.adapter, policy.memory))),
+            "content": content(policy),
             "key": lend_key() if policy.memory else "",
-            "manner": {name: fact for name, fact in run.facts.items() if name.startswith(MANNER)},
             "prices": {name: price.model_dump() for name, price in run.prices.items()},
             "embedder": run.embedder,
-            "shard": str(shard),
             "seed": run.seed,
-            "workers": self._each,
         }
-        self._asked[seat.actor.begin.remote(json.dumps(asked), self._till)] = seat, "begin"
 
     def _take(self, seat: Seat, plan: Plan, answer: dict[str, Any]) -> None:
         """Journal what came of a plan."""
@@ -291,7 +297,7 @@ class _Rollout:
                 seat.actor.stop.remote()
 
     def _end_all(self) -> None:
-        """Let every node close its shard; what was not told of it is taken in."""
+        """Let every node close its shard: it goes, if all of it was told, and what was not is taken in."""
         for one, (_, what) in self._asked.items():
             if what == "begin":  # a node that was slow to begin would go on with it after its end
                 with contextlib.suppress(self._ray.exceptions.RayError):
@@ -300,6 +306,8 @@ class _Rollout:
         for one, seat in ending.items():
             try:
                 self._ray.get(one)
+                if seat.shard and not self._failure:  # every plan was answered, and with an answer comes all that is new
+                    shutil.rmtree(seat.shard, ignore_errors=True)
             except self._ray.exceptions.RayError:
                 self._nodes.drop(seat)
             seat.shard, seat.ready, seat.plans = None, False, 0

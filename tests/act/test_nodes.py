@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -123,11 +124,10 @@ def test_a_node_that_dies_gives_its_attempts_to_the_others(cluster, on_ray, tmp_
     log = tmp_path / "log"
     tasks = make_tasks(8, pause=0.2, log=str(log))
     run = on_ray(count=8)
-    killer = subprocess.Popen(["sh", "-c", f"while [ ! -s {log} ]; do sleep 0.1; done"])
-    import threading
 
     def kill():
-        killer.wait()
+        while not log.exists():
+            time.sleep(0.05)
         cluster.remove_node(dying, allow_graceful=False)
 
     thread = threading.Thread(target=kill)

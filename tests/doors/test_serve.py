@@ -27,6 +27,19 @@ def echo(messages, choices) -> str:
     return f"{len(messages)}: {messages[-1].content}"
 
 
+def script_of(answers):
+    """A script that gives, or raises, one of these after the other."""
+    left = iter(answers)
+
+    def script(messages, choices):
+        answer = next(left)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    return script
+
+
 def test_a_conversation_is_one_attempt_with_its_reward_turn_by_turn(tmp_path):
     with served(tmp_path, echo) as house:
         first = house.ask("where to?", task="t1")
@@ -152,14 +165,7 @@ def test_without_the_key_or_by_another_name_nobody_is_answered(tmp_path):
 
 
 def test_what_the_model_cannot_do_is_an_error_and_the_conversation_can_be_tried_again(tmp_path):
-    answers = iter([ModelError("no luck", 500), "fine", ModelError("none again", 500), "finer"])
-
-    def script(messages, choices):
-        answer = next(answers)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
+    script = script_of([ModelError("no luck", 500), "fine", ModelError("none again", 500), "finer"])
     with served(tmp_path, script) as house:
         assert house.ask("hi").status_code == 502
         assert house.ask("hi").json()["choices"][0]["message"]["content"] == "fine"
@@ -202,14 +208,7 @@ def test_messages_of_an_example_stay_before_the_task(tmp_path):
 def test_what_failed_answers_cost_is_journalled_with_the_conversation_or_beside_it(tmp_path):
     paid = Usage(calls=1, prompt_tokens=40, completion_tokens=2)
     lost = ModelError("cut off", 200, paid)
-    answers = iter([lost, "fine", lost, "finer"])
-
-    def script(messages, choices):
-        answer = next(answers)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
+    script = script_of([lost, "fine", lost, "finer"])
     with served(tmp_path, script) as house:
         assert house.ask("hi").status_code == 502
         assert read_run(house.run.folder).spent().tokens == 42  # at once: nobody has to come back for it

@@ -155,6 +155,18 @@ class Page(Screen[None]):
             one.scroll_page_down(animate=False) if step > 0 else one.scroll_page_up(animate=False)
 
 
+class Told(Page):
+    """A screen that is one long text, `#figures`, about what has the name `of`."""
+
+    def __init__(self, of: str) -> None:
+        super().__init__()
+        self.of = of
+
+    def body(self) -> Iterable[Widget]:
+        """A long text."""
+        yield VerticalScroll(Static(id="figures"), id="text")
+
+
 class Keys(ModalScreen[None]):
     """The keys, over the screen."""
 

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
-from textual.containers import VerticalScroll
-from textual.widget import Widget
 from textual.widgets import Static
 
 from agentevolve.view.templates import count
 from agentevolve.view.terminal import words
-from agentevolve.view.terminal.page import Page
+from agentevolve.view.terminal.page import Told
 
 
-class Policies(Page):
+class Policies(Told):
     """The adapters of a run, and which policy is in place after each round."""
-
-    def __init__(self, run: str) -> None:
-        super().__init__()
-        self.of = run
-
-    def body(self) -> Iterable[Widget]:
-        """A long text."""
-        yield VerticalScroll(Static(id="figures"), id="text")
 
     def ask(self) -> dict[str, Any]:
         """The policies."""

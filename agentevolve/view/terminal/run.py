@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
-from textual.widget import Widget
 from textual.widgets import Static
 
 from agentevolve.view.templates import count, seconds
 from agentevolve.view.terminal import words
 from agentevolve.view.terminal.lists import Attempts, Memory
-from agentevolve.view.terminal.page import Page
+from agentevolve.view.terminal.page import Told
 from agentevolve.view.terminal.policies import Policies
 
 
-class Run(Page):
+class Run(Told):
     """One run: its figures as `agentevolve report` has them, with the intervals drawn."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -27,14 +25,6 @@ class Run(Page):
         Binding("m", "memory", "memory"),
         Binding("p", "policies", "policies"),
     ]
-
-    def __init__(self, run: str) -> None:
-        super().__init__()
-        self.of = run
-
-    def body(self) -> Iterable[Widget]:
-        """A long text."""
-        yield VerticalScroll(Static(id="figures"), id="text")
 
     def ask(self) -> dict[str, Any]:
         """The run."""
