@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from agentevolve.local.adapter import LoraSettings
+from agentevolve.local.rows import collate
 from agentevolve.local.train import TrainResult, rows_of, train_lora
 from agentevolve.records import Example, Message
 
@@ -55,3 +56,8 @@ def train(folder: Path, examples: Sequence[Example], out: Path, settings: LoraSe
 def user(content: str) -> Message:
     """A user's message."""
     return Message(role="user", content=content)
+
+
+def fed(model: Any, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The rows as one batch, where the model is: on a GPU if there is one."""
+    return {name: tensor.to(model.device) for name, tensor in collate(rows).items()}

@@ -21,6 +21,13 @@ def first() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def on_gpu() -> bool:
+    """Whether this process trains on a GPU: there is one, and `accelerate launch --cpu` has not asked for none."""
+    import torch
+
+    return torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU", "").lower() not in ("true", "1")
+
+
 def check_alone(command: str) -> None:
     """Raise AgentevolveError if this is one of several processes: all of them would do the whole of `command`."""
     if count() > 1:

@@ -15,7 +15,7 @@ from typing import Any
 
 from agentevolve.local.adapter import LoraSettings
 from agentevolve.local.objectives import advantage_class, divergence, labelled_logits, learnt, preference_class, token_losses
-from agentevolve.local.processes import count, share_of
+from agentevolve.local.processes import count, on_gpu, share_of
 from agentevolve.local.room import ONE_BY_ONE, Way
 from agentevolve.local.rows import Row, collate
 
@@ -32,7 +32,7 @@ def build_trainer(
     from peft import LoraConfig
     from transformers import PrinterCallback
 
-    half = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    half = on_gpu() and torch.cuda.is_bf16_supported()
     lora = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
@@ -69,6 +69,7 @@ def _arguments(out: Path, settings: LoraSettings, seed: int, way: Way, *, bf16: 
         warmup_steps=settings.warmup,
         weight_decay=settings.weight_decay,
         bf16=bf16,
+        use_cpu=not on_gpu(),
         gradient_checkpointing=way.again,
         gradient_checkpointing_kwargs={"use_reentrant": False} if way.again else None,
         max_length=None,  # the rows are cut already

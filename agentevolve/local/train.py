@@ -154,7 +154,7 @@ def load_tokenizer(folder: Path, gguf_file: str | None = None) -> Any:
 def _dtype() -> str:
     import torch
 
-    fast = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else torch.cpu._is_avx512_bf16_supported()
+    fast = torch.cuda.is_bf16_supported() if processes.on_gpu() else torch.cpu._is_avx512_bf16_supported()
     return "bfloat16" if fast else "float32"
 
 
@@ -250,9 +250,9 @@ def peak_memory() -> int:
     import resource
     import sys
 
-    import torch
+    if processes.on_gpu():
+        import torch
 
-    if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -8,7 +8,7 @@ import torch
 
 from agentevolve.local.adapter import LoraSettings, read_adapter
 from agentevolve.local.objectives import clipped, dpo, kto
-from agentevolve.local.rows import IGNORED, Row, collate, prepare, render
+from agentevolve.local.rows import IGNORED, Row, prepare, render
 from agentevolve.local.sft import build_trainer
 from agentevolve.local.train import load_base
 from agentevolve.protocols import AgentevolveError
@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
 def by_hand(model, ids: list[int], labels: list[int]) -> float:
     """The log-probability of the labelled tokens, one token after the other, from the whole model's logits."""
     with torch.no_grad():
-        logits = model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
+        logits = model(torch.tensor([ids], device=model.device)).logits[0].double().log_softmax(-1)
     return sum(logits[place - 1, label].item() for place, label in enumerate(labels) if label != IGNORED)
 
 
@@ -47,8 +47,8 @@ def built(folder, tmp_path, examples, **changes):
     return build_trainer(model, tokenizer, rows, tmp_path, settings, seed=0), rows
 
 
-def batch(row: Row, place: int) -> dict:
-    return collate([{"place": place, **row._asdict()}])
+def batch(trainer, row: Row, place: int) -> dict:
+    return tiny.fed(trainer.model, [{"place": place, **row._asdict()}])
 
 
 def ratios(trainer, row: Row) -> tuple[float, float]:
@@ -69,13 +69,13 @@ def sigmoid(x: float) -> float:
 def test_dpo_is_the_papers_equation(folder, tmp_path):
     trainer, rows = built(folder, tmp_path, PAIRS, objective="dpo", beta=0.5)
     trainer.refer()
-    assert trainer.compute_loss(trainer.model, batch(rows[0], 0)).item() == pytest.approx(math.log(2) / 2, rel=1e-5)
+    assert trainer.compute_loss(trainer.model, batch(trainer, rows[0], 0)).item() == pytest.approx(math.log(2) / 2, rel=1e-5)
     moved(trainer)
     for place, row in enumerate(rows):
         chosen, rejected = ratios(trainer, row)
         assert abs(chosen - rejected) > 1e-3
         expected = -math.log(sigmoid(0.5 * (chosen - rejected)))
-        assert trainer.compute_loss(trainer.model, batch(row, place)).item() * 2 == pytest.approx(expected, rel=1e-4)
+        assert trainer.compute_loss(trainer.model, batch(trainer, row, place)).item() * 2 == pytest.approx(expected, rel=1e-4)
 
 
 def test_kto_is_the_papers_equation_with_the_next_examples_completion_as_its_baseline(folder, tmp_path):
@@ -89,7 +89,7 @@ def test_kto_is_the_papers_equation_with_the_next_examples_completion_as_its_bas
     for place, row in enumerate(rows):
         ratio, other = ratios(trainer, row)
         expected = 1 - sigmoid(row.sign * 0.5 * (ratio - max(0.0, other)))
-        loss = trainer.compute_loss(trainer.model, batch(row, place))
+        loss = trainer.compute_loss(trainer.model, batch(trainer, row, place))
         assert loss.item() * 2 == pytest.approx(expected, rel=1e-4)
     assert loss.requires_grad
 
@@ -98,7 +98,7 @@ def test_grpo_is_the_papers_equation_clipped_where_a_token_has_moved_far_enough(
     graded = [one.model_copy(update={"weight": weight}) for one, weight in zip(CHOSEN, (1.5, -0.5, 2.0), strict=True)]
     trainer, rows = built(folder, tmp_path, graded, objective="grpo", clip=0.01, batch_size=2, learning_rate=1e-4)
     trainer.refer()
-    assert trainer.compute_loss(trainer.model, batch(rows[0], 0)).item() == pytest.approx(-1.5 / 2, rel=1e-5)
+    assert trainer.compute_loss(trainer.model, batch(trainer, rows[0], 0)).item() == pytest.approx(-1.5 / 2, rel=1e-5)
     moved(trainer)
     bounds = []
     for place, row in enumerate(rows):
@@ -111,7 +111,7 @@ def test_grpo_is_the_papers_equation_clipped_where_a_token_has_moved_far_enough(
             kept = min(max(ratio, 0.99), 1.01)
             bounds.append((ratio * row.weight > kept * row.weight, ratio != kept))
             expected.append(-min(ratio * row.weight, kept * row.weight))
-        loss = trainer.compute_loss(trainer.model, batch(row, place))
+        loss = trainer.compute_loss(trainer.model, batch(trainer, row, place))
         assert loss.item() * 2 == pytest.approx(sum(expected) / len(expected), rel=1e-4)
     assert {(True, True), (False, True)} <= set(bounds)  # clipped where it has moved the good way, not where the bad one
 
@@ -148,15 +148,15 @@ def test_kl_is_the_exact_divergence_from_the_base(folder, tmp_path):
     at = [place - 1 for place, label in enumerate(rows[0].labels) if label != IGNORED]
 
     def loss(one) -> float:
-        return one.compute_loss(one.model.eval(), collate([rows[0]._asdict()])).item()
+        return one.compute_loss(one.model.eval(), tiny.fed(one.model, [rows[0]._asdict()])).item()
 
     assert loss(trainer) == pytest.approx(loss(plain), rel=1e-6)  # the base is at no distance from itself
     moved(trainer)
     moved(plain)
     with torch.no_grad():
-        ours = trainer.model(torch.tensor([rows[0].ids])).logits[0, at].double().log_softmax(-1)
+        ours = trainer.model(torch.tensor([rows[0].ids], device=trainer.model.device)).logits[0, at].double().log_softmax(-1)
         with trainer.model.disable_adapter():
-            base = trainer.model(torch.tensor([rows[0].ids])).logits[0, at].double().log_softmax(-1)
+            base = trainer.model(torch.tensor([rows[0].ids], device=trainer.model.device)).logits[0, at].double().log_softmax(-1)
     expected = (ours.exp() * (ours - base)).sum(-1).mean().item()
     assert expected > 1e-4
     assert loss(trainer) - loss(plain) == pytest.approx(0.7 * expected, rel=1e-3)

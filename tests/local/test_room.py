@@ -14,7 +14,7 @@ from agentevolve.local.adapter import WEIGHTS, LoraSettings
 from agentevolve.local.families import FAMILIES
 from agentevolve.local.objectives import labelled_logits, token_losses
 from agentevolve.local.room import ONE_BY_ONE, Memory, Sizes, Way, activations, share_for, sizes, training, way_of
-from agentevolve.local.rows import IGNORED, collate, render
+from agentevolve.local.rows import IGNORED, render
 from agentevolve.local.sft import build_trainer
 from agentevolve.local.train import load_base, rows_of
 from agentevolve.protocols import AgentevolveError
@@ -57,7 +57,7 @@ def built(folder, out, settings=SETTINGS, way=ONE_BY_ONE):
 def gradients(trainer, batches) -> tuple[float, dict[str, torch.Tensor]]:
     """The loss of the batches, summed, and its gradient."""
     trainer.model.zero_grad()
-    losses = [trainer.compute_loss(trainer.model, collate(batch), num_items_in_batch=10) for batch in batches]
+    losses = [trainer.compute_loss(trainer.model, tiny.fed(trainer.model, batch), num_items_in_batch=10) for batch in batches]
     torch.stack(losses).sum().backward()
     return sum(map(float, losses)), {
         name: weights.grad.clone() for name, weights in trainer.model.named_parameters() if weights.grad is not None
@@ -76,7 +76,7 @@ def test_rows_in_one_sequence_have_the_loss_and_the_gradient_of_the_rows_apart(f
     apart, alone = gradients(trainer, [[row] for row in rows])
     joined, together = gradients(trainer, [rows])
     assert joined == pytest.approx(apart, rel=1e-5) and same(alone, together, 1e-4)
-    batch = collate(rows)
+    batch = tiny.fed(trainer.model, rows)
     del batch["position_ids"]  # what keeps them apart: without it they look at each other, and the test would see it
     assert trainer.compute_loss(trainer.model, batch, num_items_in_batch=10).item() != pytest.approx(apart, rel=1e-4)
 
@@ -110,8 +110,12 @@ def test_a_training_with_little_memory_comes_to_the_same_weights(folder, tmp_pat
         tiny.train(folder, examples, tmp_path / name, settings, **more)
         made[name] = load_file(tmp_path / name / WEIGHTS)
     assert same(made["none"], made["little"], 1e-4)
-    # what is dropped falls otherwise on one sequence of several rows
-    assert same(made["none"], made["much"], 5e-2) == ("dropout" not in changes)
+    # in 16 bits a sequence of several rows is rounded otherwise, and what is dropped falls otherwise on it
+    assert same(whole(made["none"]), whole(made["much"]), 5e-2) == ("dropout" not in changes)
+
+
+def whole(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {"all": torch.cat([weights[name].flatten() for name in sorted(weights)])}
 
 
 def little(folder, examples, settings) -> int:
@@ -146,7 +150,7 @@ def test_the_estimate_is_above_what_the_backward_pass_keeps_and_not_far_above(fa
     kept: dict[int, torch.Tensor] = {}
     own = {one.untyped_storage().data_ptr() for one in (*model.parameters(), *model.buffers())}
     with torch.autograd.graph.saved_tensors_hooks(lambda one: kept.setdefault(id(one), one), lambda one: one):
-        token_losses(*labelled_logits(model, collate(rows))).sum()
+        token_losses(*labelled_logits(model, tiny.fed(model, rows))).sum()
     storages = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in kept.values()}
     held = sum(size for place, size in storages.items() if place not in own)
     estimate = activations(of, Way(number, again))

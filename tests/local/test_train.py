@@ -8,7 +8,7 @@ import torch
 
 from agentevolve.local import catalog
 from agentevolve.local.adapter import LoraSettings, lora_settings, read_adapter, read_rows
-from agentevolve.local.rows import IGNORED, collate, render
+from agentevolve.local.rows import IGNORED, render
 from agentevolve.local.sft import build_trainer
 from agentevolve.local.train import check_trainable, load_base, rows_of, train_lora
 from agentevolve.protocols import AgentevolveError
@@ -77,7 +77,7 @@ def test_the_head_runs_at_learnt_positions_only_and_the_loss_is_the_models_own(f
     shapes = []
     model.lm_head.register_forward_hook(lambda module, given, made: shapes.append(tuple(made.shape)))
     for row in rows:
-        batch = collate([row._asdict()])
+        batch = tiny.fed(trainer.model, [row._asdict()])
         loss = trainer.compute_loss(trainer.model, batch)
         assert shapes[-1] == (1, sum(label != IGNORED for label in row.labels), 258)
         own = model(input_ids=batch["input_ids"], labels=batch["labels"]).loss
@@ -90,7 +90,8 @@ def test_several_rows_at_a_time_have_the_loss_of_each_times_its_weight(folder, t
     trainer = build_trainer(model, tokenizer, rows, tmp_path, QUICK, seed=0)
 
     def loss(rows):
-        return trainer.compute_loss(trainer.model, collate([row._asdict() for row in rows]), num_items_in_batch=10).item()
+        batch = tiny.fed(trainer.model, [row._asdict() for row in rows])
+        return trainer.compute_loss(trainer.model, batch, num_items_in_batch=10).item()
 
     assert loss(rows) == pytest.approx(sum(loss([row]) for row in rows), rel=1e-5)
     assert loss([rows[2]]) == pytest.approx(3 * loss([rows[2]._replace(weight=1.0)]), rel=1e-5)
