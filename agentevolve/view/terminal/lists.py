@@ -57,11 +57,15 @@ class Listed(Page):
         table = self.table
         at = table.cursor_row
         table.clear(columns=True)  # a column is as wide as it has to be for these rows
-        for name in self.headings:
-            table.add_column(words.name(name))
-        for one in self.rows():
-            table.add_row(*self.cells(one))
-        table.move_cursor(row=min(at, max(0, len(self.rows()) - 1)))
+        rows = [self.cells(one) for one in self.rows()]
+        for place, name in enumerate(self.headings):
+            heading = words.name(name)
+            if any(cell.justify == "right" for row in rows for cell in row[place : place + 1]):
+                heading.justify = "right"  # as what is below it
+            table.add_column(heading)
+        for row in rows:
+            table.add_row(*row)
+        table.move_cursor(row=min(at, max(0, len(rows) - 1)))
 
     def current(self) -> dict[str, Any] | None:
         """The row at the cursor."""
