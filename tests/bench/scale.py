@@ -10,8 +10,9 @@ the machine may be busy. Goals for a million attempts: opened in 10 s and 2 GiB,
 "cold" is the first time that anybody opens a run whose journal came without a checkpoint; a run that was made by agentevolve has
 one. "opened" is `read_run` on a warm disk cache, without Python's start and imports, which "report", a whole command, has too.
 
-Measured on two cores (x86_64, Python 3.11) that were busy with other work of higher priority, so that a process had 5 to 10% of
-one: the clock says what the others did, processor time is what it takes. Seconds; memory of the process at most.
+Measured on two cores (x86_64, Python 3.11); those with a million attempts on a quiet machine, the others beside other work of
+higher priority, where a process had 5 to 10% of a core: there the clock says what the others did, processor time is what it
+takes. Seconds; memory of the process at most.
 
 | attempts, of 10 turns | | processor, s | clock, s | memory, GiB |
 |---|---|---|---|---|
@@ -25,13 +26,13 @@ one: the clock says what the others did, processor time is what it takes. Second
 | | report | 4.4 | 70 | 0.19 |
 | 100,000 of one policy (0.77 GB in 6 files, checkpoint 18 MB) | cold | 8.8 | 202 | 0.10 |
 | | report | 2.5 | 74 | 0.16 |
-| 1,000,000 (7.75 GB in 58 files, checkpoint 196 MB) | cold | 89 | 1,690 | 0.15 |
-| | opened | 0.5 | 4 to 24 | 0.10 |
-| | report | 7.6 to 7.8 | 88 to 171 | 0.24 |
-| | one attempt by its id | 0.0007 | 0.09 | 0.10 |
-| | planned again: a million ids looked for | 3.3 | 35 | 0.22 |
-| | costs, learning, and all 47,950 attempts of a round, read | 17.8 | 228 | 1.94 |
-| | opened to write, 100 added, closed | 0.71 | 12 | 0.10 |
+| 1,000,000 (7.75 GB in 58 files, checkpoint 196 MB) | cold | 70 | 70 | 0.15 |
+| | opened | 0.26 | 0.26 | 0.05 |
+| | report | 6.3 | 6.1 | 0.18 |
+| | one attempt by its id | 0.0003 | 0.0003 | 0.05 |
+| | planned again: a million ids looked for | 3.2 | 3.2 | 0.16 |
+| | costs, learning, and all 47,950 attempts of a round, read | 17.5 | 17.5 | 1.88 |
+| | opened to write, 100 added, closed | 0.62 | 0.63 | 0.10 |
 """
 
 from __future__ import annotations
