@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from agentevolve.act.attempt import SERVING, Order, Plan, attempt, parts
-from agentevolve.local.adapter import sha256
 from agentevolve.memory.folder import JOURNAL
 from agentevolve.memory.provenance import use_key
 from agentevolve.policy import Policy, Price
@@ -29,6 +28,7 @@ from agentevolve.run.budget import Budget
 from agentevolve.run.folder import Run
 from agentevolve.run.underway import Underway
 
+CHUNK = 1 << 20  # bytes that are read at once
 STALE = 30.0  # seconds in which a shared file system shows everywhere what was written on one node
 
 
@@ -44,18 +44,28 @@ def version() -> str:
     return f"{of_package('agentevolve')}+{found.hexdigest()[:12]}"
 
 
-def content(policy: Policy) -> dict[str, str]:
-    """The files that make up what a policy has learnt, by their content: every node must see the very same."""
+def content(policy: Policy) -> dict[str, tuple[int, str]]:
+    """The files that make up what a policy has learnt, by size and content: every node must see the very same.
+
+    A memory may grow meanwhile, at its end: what is seen of it must begin so.
+    """
     files = [Path(policy.adapter) / SERVING] if policy.adapter else []
     files += [Path(policy.memory) / JOURNAL] if policy.memory else []
-    return {str(path): _digest(path) for path in files}
+    sizes = [(path, path.stat().st_size if path.is_file() else 0) for path in files]
+    return {str(path): (size, _digest(path, size)) for path, size in sizes}
 
 
-def _digest(path: Path) -> str:
+def _digest(path: Path, size: int) -> str:
+    """Of the first `size` bytes; empty if there are fewer."""
+    found, left = hashlib.sha256(), size
     try:
-        return sha256(path)
+        with path.open("rb") as file:
+            while left and (part := file.read(min(left, CHUNK))):
+                found.update(part)
+                left -= len(part)
     except OSError:
         return ""
+    return "" if left else found.hexdigest()
 
 
 class Node:
@@ -128,10 +138,10 @@ class Node:
         return self._run
 
 
-def _check_seen(content: Mapping[str, str]) -> None:
+def _check_seen(content: Mapping[str, tuple[int, str]]) -> None:
     end = time.monotonic() + STALE
-    for path, digest in content.items():
-        while _digest(Path(path)) != digest:
+    for path, (size, digest) in content.items():
+        while _digest(Path(path), size) != digest:
             if time.monotonic() > end:
                 raise AgentevolveError(f"{path}: is not there as it is on the driver's machine")
             time.sleep(0.5)

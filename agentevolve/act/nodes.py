@@ -55,11 +55,12 @@ class Seat:
 
 
 class Nodes:
-    """The cluster at work for one run; what it started is ended by `close`."""
+    """The cluster at work for one run; what it started is ended by `close`. With a `folder`, what is printed goes to its log."""
 
-    def __init__(self, where: Workers, folder: Path) -> None:
+    def __init__(self, where: Workers, folder: Path | None) -> None:
         self._aside = contextlib.ExitStack()
-        self._aside.enter_context(_stdout_to(folder / LOG))
+        if folder:
+            self._aside.enter_context(_stdout_to(folder / LOG))
         try:
             self._ray, self._ours = _connected(where)
         except BaseException:
@@ -71,7 +72,7 @@ class Nodes:
 
     def map(self, plans: Sequence[Plan], order: Order, run: Run) -> set[str]:
         """As `Workers.map` of workers.py says."""
-        with progress(order.phase, len(plans), quiet=run.quiet) as advance:
+        with progress(run.called(order.phase), len(plans), quiet=run.quiet) as advance:
             return _Rollout(self, order, run, advance).made(plans)
 
     def close(self) -> None:
@@ -133,6 +134,9 @@ class _Rollout:
         self._each, self._looked, self._last = run.workers, 0.0, time.monotonic()
         self._till = self._open_till()
         self._failure: BaseException | None = None
+        self._ahead, self._permits = run.known is not None, run.permits
+        self._waits = contextlib.ExitStack()
+        self._shards: set[Path] = set()
 
     def made(self, plans: Sequence[Plan]) -> set[str]:
         for plan in plans:
@@ -153,15 +157,18 @@ class _Rollout:
                 self._until_done(token)
                 raise
             finally:
+                self._waits.close()
                 self._end_all()
         return self._passing
 
     def _until_done(self, token: str) -> None:
         while self._todo or any(isinstance(what, Plan) for _, what in self._asked.values()):
             if not self._failure:
+                self._run.budget.alive()
                 self._look(token)
                 self._hand_out()
-            ready, _ = self._ray.wait(list(self._asked), num_returns=1, timeout=1.0) if self._asked else ([], [])
+            often = 0.2 if self._todo and self._permits else 1.0  # a permit may be given back elsewhere
+            ready, _ = self._ray.wait(list(self._asked), num_returns=1, timeout=often) if self._asked else ([], [])
             if not self._asked:
                 time.sleep(0.2)
             for one in ready:
@@ -193,16 +200,36 @@ class _Rollout:
         flying = sum(seat.plans for seat in self._nodes.seats())
         while self._todo and flying < self._run.workers:
             free = [seat for seat in self._nodes.seats() if seat.ready and seat.plans < self._each]
-            if not free:
+            if not free or not self._permitted():
                 return
-            self._run.budget.attempt()
+            try:
+                self._run.budget.attempt()
+            except AgentevolveError:
+                self._over()
+                raise
             seat, plan = min(free, key=lambda seat: seat.plans), self._todo.popleft()
             told = json.dumps(plan._asdict() | {"task": plan.task.model_dump(mode="json")})
             self._asked[seat.actor.attempt.remote(told)] = seat, plan
             seat.plans, flying = seat.plans + 1, flying + 1
 
+    def _permitted(self) -> bool:
+        """Whether one more attempt may be under way, where two rounds share workers; else this rollout waits for that."""
+        if self._permits is None or self._permits.take(ahead=self._ahead):
+            self._waits.close()
+            return True
+        self._waits.close()
+        self._waits.enter_context(self._permits.waiting(ahead=self._ahead))
+        return False
+
+    def _over(self) -> None:
+        """An attempt is no longer under way."""
+        if self._permits:
+            self._permits.give_back()
+
     def _answered(self, one: Any) -> None:
         seat, what = self._asked.pop(one)
+        if isinstance(what, Plan):
+            self._over()
         try:
             answer = self._ray.get(one)
         except self._ray.exceptions.RayTaskError as error:
@@ -228,6 +255,8 @@ class _Rollout:
             folder = self._run.folder.resolve()
             raise AgentevolveError(f"{seat.address}: does not see {folder}: a run on several nodes needs a folder that all share")
         seat.shard = self._nodes.shard(said["name"], self._run)
+        self._shards.add(seat.shard)
+        self._run.at_work.add(seat.shard)
         manner = {name: fact for name, fact in self._run.facts.items() if name.startswith(MANNER)}
         asked = self._told | {"manner": manner, "shard": str(seat.shard), "workers": self._each}
         self._asked[seat.actor.begin.remote(json.dumps(asked), self._till)] = seat, "begin"
@@ -269,6 +298,8 @@ class _Rollout:
     def _lost(self, seat: Seat, what: str | Plan) -> None:
         """A node has died: take in what it had ended, charge what it had begun, and let others make the rest."""
         mine = [plan for other, plan in self._asked.values() if other is seat and isinstance(plan, Plan)]
+        for _ in mine:
+            self._over()
         mine += [what] if isinstance(what, Plan) else []
         self._asked = {one: told for one, told in self._asked.items() if told[0] is not seat}
         self._nodes.drop(seat)
@@ -311,6 +342,7 @@ class _Rollout:
             except self._ray.exceptions.RayError:
                 self._nodes.drop(seat)
             seat.shard, seat.ready, seat.plans = None, False, 0
+        self._run.at_work.difference_update(self._shards)
         for shard in shards_of(self._run):
             take_in(shard, self._run)
         if self._till is not None:
@@ -335,13 +367,15 @@ def _absolute(adapter: str | None, memory: str | None) -> dict[str, str | None]:
 def _token(run: Run) -> Iterator[str]:
     """A file that every node must see."""
     place = run.folder.resolve() / SHARDS
-    place.mkdir(parents=True, exist_ok=True)
     token = place / f"driver-{os.getpid()}-{time.monotonic_ns()}"
+    run.at_work.add(token)
+    place.mkdir(parents=True, exist_ok=True)
     token.touch()
     try:
         yield str(token)
     finally:
         token.unlink(missing_ok=True)
+        run.at_work.remove(token)
         with contextlib.suppress(OSError):  # a shard is left that could not be taken in
             place.rmdir()
 
