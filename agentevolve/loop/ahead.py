@@ -9,12 +9,16 @@ was killed goes on to the same attempts.
 What that means for learning: the first rollout of each round but the first is by the policy that was in place during the round
 before, and recalls what was remembered before that. It is at most one update behind, and not at all where nothing was promoted.
 Its successes are successes, so what filters, reflects or remembers learns from valid experience, though of an agent that is a
-little weaker than the one that learns; preferences between such attempts are off the policy by one update (Noukhovitch et al.,
-2410.18252, find that to cost little where it is one step, and more with each further one). An objective that needs the acting
-policy's own probabilities would be wrong: `check_ahead` refuses it. Each attempt's stamp tells who made it.
+little weaker than the one that learns; preferences between such attempts are off the policy by one update (of the objectives
+that Noukhovitch et al., 2410.18252, tried, DPO bears that best). What counts how an entry of memory fares (`ace`, `self_demos`)
+loses the uses of entries that were changed since. An objective that needs the acting policy's own probabilities would be wrong:
+`check_ahead` refuses it. Each attempt's stamp tells who made it, and `report` how many were behind.
 
 The two phases share workers, of which the round under way has first choice, and the run's limits: what was made ahead may spend
-what this round's measurement then lacks. An error there is raised when the next round begins.
+what this round's measurement then lacks. An error there is raised when the next round begins. A method must write nothing before
+its first rollout, and that must not hang on what the round before has learnt, or it is made in vain (`CHOOSING`); of a method that
+begins with a teacher's attempts those alone are made ahead. A policy that is taken back (`policy rollback`) has the attempts made
+again that were made ahead of the round after.
 """
 
 from __future__ import annotations

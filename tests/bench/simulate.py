@@ -3,7 +3,7 @@
     python tests/bench/simulate.py                       # tables and simulate.png
     python tests/bench/simulate.py --from runs/mine      # with the lengths and latencies of a run's attempts
     python tests/bench/simulate.py --validate            # beside real runs on this machine: threads, and Ray's nodes
-    python tests/bench/simulate.py --asynchronous        # beside real evolutions, with asynchronous rounds and without
+    python tests/bench/simulate.py --asynchronous        # beside real evolutions, with asynchronous rounds and without (--on ray)
 
 The model. An attempt is a chain of turns; a turn waits for its latency (any number wait at once), then needs `turn` seconds
 of its node's interpreter, which serves one at a time. An ended attempt needs `driver` seconds of the driver, which journals
@@ -27,6 +27,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -74,7 +75,7 @@ class _Simulation:
 
     def __init__(self, batches: Sequence[Batch], site: Site, luck: random.Random) -> None:
         self.batches, self.site, self.luck = batches, site, luck
-        self.todo = [list(range(len(batch.attempts))) for batch in batches]
+        self.todo = [deque(range(len(batch.attempts))) for batch in batches]
         self.left = [len(batch.attempts) for batch in batches]
         self.open: set[int] = set()
         self.events: list[tuple[float, int, Callable[[float], None]]] = []
@@ -111,7 +112,7 @@ class _Simulation:
         """The driver gives a worker its next attempt, if there is one."""
         for number in sorted(self.open):
             if self.todo[number]:
-                attempt = self.todo[number].pop()
+                attempt = self.todo[number].popleft()
                 self.idle[worker] = False
                 self.under[worker] = number, attempt
                 epoch = self.epoch[worker // self.site.each]
@@ -159,7 +160,7 @@ class _Simulation:
         for worker in workers:
             if worker in self.under:
                 number, which = self.under.pop(worker)
-                self.todo[number].append(which)
+                self.todo[number].appendleft(which)
                 self.lost += 1
             self.idle[worker] = False
         back = now + self.site.repair
@@ -354,23 +355,29 @@ licence: MIT
 ROUNDS, LEARNT, HELD = 4, 128, 32
 
 
-def asynchronous() -> None:
+def asynchronous(on: str) -> None:
     """Evolutions in which training is a pause, and what the model says of the very same latencies."""
     sys.path.insert(0, str(TESTS))
+    if on == "ray":  # a cluster that is there: what it takes to start one is another matter
+        import ray
+
+        places = [str(TESTS), str(TESTS / "bench"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        os.environ |= {"PYTHONPATH": os.pathsep.join(places), "RAY_USAGE_STATS_ENABLED": "0"}
+        ray.init(address="local", include_dashboard=False, log_to_driver=False)
     print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {ROUNDS} rounds of {LEARNT} attempts to "
-          f"learn from and two arms of {HELD}; threads\n")  # fmt: skip
+          f"learn from and two arms of {HELD}; {on}\n")  # fmt: skip
     print("| workers | training, s | wall, s | predicted | asynchronous, s | predicted | gain | predicted | load |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    evolved(4, 0.0, stale=True, tasks=4)  # what is slow at the first time is through
+    evolved(4, 0.0, stale=True, tasks=4, on=on)  # what is slow at the first time is through
     for workers, train in ((16, 2.0), (16, 8.0), (48, 2.0), (48, 8.0)):
-        real = [evolved(workers, train, stale=stale) for stale in (False, True)]
-        guess = [guessed(workers, train, stale=stale) for stale in (False, True)]
+        real = [evolved(workers, train, stale=stale, on=on) for stale in (False, True)]
+        guess = [guessed(workers, train, stale=stale, on=on) for stale in (False, True)]
         told = " | ".join(f"{real[one]:.1f} | {guess[one]:.1f}" for one in (0, 1))
         gain = " | ".join(f"{1 - of[1] / of[0]:.0%}" for of in (real, guess))
         print(f"| {workers} | {train:.0f} | {told} | {gain} | {os.getloadavg()[0]:.1f} |", flush=True)
 
 
-def evolved(workers: int, train: float, *, stale: bool, tasks: int = LEARNT) -> float:
+def evolved(workers: int, train: float, *, stale: bool, tasks: int = LEARNT, on: str = "threads") -> float:
     """The seconds that an evolution takes for real."""
     from agentevolve.config import Config
     from agentevolve.loop.evolve import evolve
@@ -385,7 +392,7 @@ def evolved(workers: int, train: float, *, stale: bool, tasks: int = LEARNT) -> 
                 "method": "paced:pausing",
                 "settings": {"training": train},
                 "embedder": "hash",
-                "workers": workers,
+                "workers": {"count": workers, "on": on},
                 "rounds": ROUNDS,
                 "train": {"tasks": tasks},
                 "val": {"tasks": min(tasks, HELD)},
@@ -399,7 +406,7 @@ def evolved(workers: int, train: float, *, stale: bool, tasks: int = LEARNT) -> 
         return time.monotonic() - began
 
 
-def guessed(workers: int, train: float, *, stale: bool) -> float:
+def guessed(workers: int, train: float, *, stale: bool, on: str = "threads") -> float:
     """The seconds that the model says the same evolution takes."""
     from paced import pace
 
@@ -414,7 +421,7 @@ def guessed(workers: int, train: float, *, stale: bool) -> float:
         path.write_text(PACED)
         task_set = load_task_set(path)
         acquire, arm = paced_as(practised(task_set, LEARNT, 0)), paced_as(tasks_of(task_set, "val", limit=HELD))
-    site = Site(workers, 10_000, 0.0005, 0.0014)
+    site = Site(workers, 10_000, *{"threads": (0.0005, 0.0014), "ray": (0.0009, 0.0034)}[on])
     return simulate(rounds(ROUNDS, acquire, [arm, arm], train, stale=stale), site, random.Random(0)).wall
 
 
@@ -427,9 +434,10 @@ def main() -> None:
     parser.add_argument("--validate", action="store_true")
     parser.add_argument("--nodes", type=int, default=1, help="nodes of the local cluster, for --validate")
     parser.add_argument("--asynchronous", action="store_true")
+    parser.add_argument("--on", choices=("threads", "ray"), default="threads", help="where, for --asynchronous")
     args = parser.parse_args()
     if args.asynchronous:
-        asynchronous()
+        asynchronous(args.on)
     elif args.validate:
         validate(args)
     else:

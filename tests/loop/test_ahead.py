@@ -23,6 +23,7 @@ from agentevolve.loop.evolve import check as checked
 from agentevolve.loop.evolve import evolve_one
 from agentevolve.loop.policies import BEGUN, take_back
 from agentevolve.loop.reports import reports, verdicts
+from agentevolve.memory import read_entries
 from agentevolve.models.stand_ins import ScriptedModel
 from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError, BudgetExceeded
@@ -100,6 +101,34 @@ def test_switched_off_it_changes_nothing(tmp_path):
     assert sorted(off.trajectories) == sorted(told["on"].trajectories)
     first = [{one.id: gist(one) for one in run.trajectories.values() if one.phase[0] != "2"} for run in told.values()]
     assert first[0] == first[1]
+
+
+def talker(messages, choices):
+    """Acts as `learner` does, and has something to say when it is asked for words."""
+    return learner(messages, choices) if choices else "1. Walk towards the lamp, and look where you stand."
+
+
+IN_CONTEXT = (
+    *("ace", "autoguide", "dynamic_cheatsheet", "expel", "memento", "memory_of_thought", "reasoning_bank", "reflexion"),
+    *("self_demos", "self_refine", "tran", "workflow_memory"),
+)
+
+
+@pytest.mark.parametrize("method", IN_CONTEXT)
+def test_methods_know_nothing_of_it(tmp_path, method):
+    run = scripted(new_run(tmp_path / "run"), talker)
+    config = asynchronous(
+        task_file(tmp_path, length=2, limit=4), method=method, settings={}, val={"tasks": 2}, train={"tasks": 4}
+    )
+    evolve_one(config, run)
+    run.close()
+    ahead = [run.facts[f"{BEGUN}{number}"]["ahead"] for number in (1, 2, 3)]
+    assert ahead[0] == {} and all(ahead[1:])
+    stale_by_one_at_most(run)
+    assert set(makings(tmp_path / "run").values()) == {1}
+    recalled = [(one, read_entries(run.folder / "memory")) for one in acquired(run, 3) if one.recalled and one.policy.round == 1]
+    for one, entries in recalled:  # nothing that the round before has added
+        assert {entry.round for entry in entries if entry.id in one.recalled} <= {0, 1}
 
 
 def patient(policy, tasks, run, *, samples: int = 2):
