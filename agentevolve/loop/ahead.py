@@ -16,9 +16,9 @@ loses the uses of entries that were changed since. An objective that needs the a
 
 The two phases share workers, of which the round under way has first choice, and the run's limits: what was made ahead may spend
 what this round's measurement then lacks. An error there is raised when the next round begins. A method must write nothing before
-its first rollout, and that must not hang on what the round before has learnt, or it is made in vain (`CHOOSING`); of a method that
-begins with a teacher's attempts those alone are made ahead. A policy that is taken back (`policy rollback`) has the attempts made
-again that were made ahead of the round after.
+its first rollout, and that must not hang on what the round before has learnt, or it is made in vain (`CHOOSING`); of a method
+that begins with a teacher's attempts those alone are made ahead. When a policy is taken back (`policy rollback`), what was made
+ahead of the round after is made again.
 """
 
 from __future__ import annotations

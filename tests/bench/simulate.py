@@ -127,7 +127,7 @@ class _Simulation:
         number, which = self.under[worker]
         latencies = self.batches[number].attempts[which]
         if done == len(latencies):
-            self.ended(now, worker, began)
+            self.ended(now, worker, epoch, began)
             return
 
         def answered(then: float) -> None:
@@ -138,7 +138,7 @@ class _Simulation:
 
         self.at(now + latencies[done], answered)
 
-    def ended(self, now: float, worker: int, began: float) -> None:
+    def ended(self, now: float, worker: int, epoch: int, began: float) -> None:
         number, _ = self.under.pop(worker)
         self.worked += now - began
         self.driver = max(now, self.driver) + self.site.driver
@@ -149,7 +149,12 @@ class _Simulation:
             for other, batch in enumerate(self.batches):
                 if number in batch.after and not any(self.left[before] for before in batch.after):
                     self.at(self.driver + batch.wait, lambda then, other=other: self.opened(then, other))
-        self.at(self.driver, lambda then: self.hand_out(then, worker))
+
+        def is_free(then: float) -> None:
+            if epoch == self.epoch[worker // self.site.each]:  # else its node has died: it is free when that is back
+                self.hand_out(then, worker)
+
+        self.at(self.driver, is_free)
 
     def dies_later(self, now: float, node: int) -> None:
         self.at(now + self.luck.expovariate(1 / self.site.mtbf), lambda then: self.died(then, node))
