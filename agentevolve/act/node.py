@@ -96,7 +96,7 @@ class Node:
             for name, why in asked["manner"].items():
                 run.once(name, lambda why=why: why)  # type: ignore[misc]
             if till is not None:
-                run.budget = _Asking(till, run.notes)
+                run.budget = Asking(till, run.notes)
             self._run, self._told = run, set(run.facts)
             self._order = Order(policy, asked["phase"], asked["measured"])
             self._parts = parts(policy, run)
@@ -172,20 +172,33 @@ class Till:
         book(Usage.model_validate_json(usage))
         call.__exit__(None, None, None)
 
+    def afford(self, tokens: int) -> str:
+        """Why so many tokens are refused; empty if they are not."""
+        try:
+            self._budget.afford(tokens)
+        except BudgetExceeded as error:
+            return str(error)
+        return ""
 
-class _Asking(Budget):
-    """A node's budget: the till's."""
+    def pay(self, usage: str) -> None:
+        """Book what nobody asked leave for."""
+        self._budget.book(Usage.model_validate_json(usage))
 
-    def __init__(self, till: Any, notes: Underway) -> None:
-        super().__init__(notes=notes)
-        self._till = till
+
+class Asking(Budget):
+    """A node's budget, or that of a driver whose rollouts are side by side: the till's."""
+
+    def __init__(self, till: Any, notes: Underway, spent: Usage | None = None) -> None:
+        super().__init__(notes=notes, spent=spent)
+        self.till = till
 
     @contextmanager
     def reserve(self, tokens: int, usd: float) -> Iterator[Callable[[Usage], None]]:
+        """As any budget's, with the till's leave."""
         import ray
 
         self.alive()
-        number, refused = ray.get(self._till.hold.remote(tokens, usd))
+        number, refused = ray.get(self.till.hold.remote(tokens, usd))
         if refused:
             raise BudgetExceeded(refused)
         booked = Usage()
@@ -199,4 +212,19 @@ class _Asking(Budget):
             try:
                 yield both
             finally:
-                ray.get(self._till.settle.remote(number, booked.model_dump_json()))
+                ray.get(self.till.settle.remote(number, booked.model_dump_json()))
+
+    def afford(self, tokens: int) -> None:
+        """As any budget's."""
+        import ray
+
+        self.alive()
+        if refused := ray.get(self.till.afford.remote(tokens)):
+            raise BudgetExceeded(refused)
+
+    def pay(self, usage: Usage) -> None:
+        """As any budget's."""
+        import ray
+
+        super().pay(usage)
+        ray.get(self.till.pay.remote(usage.model_dump_json()))

@@ -25,11 +25,12 @@ from pathlib import Path
 from typing import Any
 
 from agentevolve.act.attempt import Order, Plan, lent
-from agentevolve.act.node import Node, Till, content, version
+from agentevolve.act.node import Asking, Node, Till, content, version
 from agentevolve.memory.provenance import lend_key
 from agentevolve.policy import Workers
 from agentevolve.protocols import AgentevolveError, BudgetExceeded, Stopped
 from agentevolve.records import Trajectory
+from agentevolve.run.budget import Budget
 from agentevolve.run.folder import MANNER, Run
 from agentevolve.run.progress import progress
 from agentevolve.run.shards import SHARDS, shards_of, take_fact, take_in
@@ -67,6 +68,7 @@ class Nodes:
             self._aside.close()
             raise
         self._seats: dict[str, Seat] = {}
+        self._till: Any = None
         self._starts: Counter[str] = Counter()
         self._shards = 0
 
@@ -80,10 +82,19 @@ class Nodes:
         for seat in self._seats.values():
             self.kill(seat)
         self._seats.clear()
+        if self._till is not None:
+            with contextlib.suppress(Exception):  # as above
+                self._ray.kill(self._till)
+            self._till = None
         if self._ours and self._ray.is_initialized():
             self._ray.shutdown()
         self._ours = False
         self._aside.close()
+
+    def till(self, budget: Budget) -> Any:
+        """The till that keeps this budget's limit until `close`; None if it has none."""
+        self._till = _opened_till(self._ray, budget)
+        return self._till
 
     def seats(self) -> list[Seat]:
         """The nodes that have an actor."""
@@ -345,18 +356,29 @@ class _Rollout:
         self._run.at_work.difference_update(self._shards)
         for shard in shards_of(self._run):
             take_in(shard, self._run)
-        if self._till is not None:
+        if self._till is not None and not isinstance(self._run.budget, Asking):
             self._ray.kill(self._till)
 
     def _open_till(self) -> Any:
         budget = self._run.budget
-        if budget.max_tokens is None and budget.max_usd is None:
-            return None
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+        return budget.till if isinstance(budget, Asking) else _opened_till(self._ray, budget)
 
-        here = NodeAffinitySchedulingStrategy(self._ray.get_runtime_context().get_node_id(), soft=False)
-        opened = self._ray.remote(Till).options(num_cpus=0, scheduling_strategy=here)
-        return opened.remote(type(budget), budget.max_tokens, budget.max_usd, budget.spent.model_dump_json())
+
+def share_limit(run: Run) -> None:
+    """Let the run's limit, if it has one, be kept by a till that this process asks, too: for rollouts side by side."""
+    nodes = run.part("nodes", str(run.where.address), lambda: Nodes(run.where, run.folder))
+    if (till := nodes.till(run.budget)) is not None:
+        run.budget = Asking(till, run.notes, run.budget.spent)
+
+
+def _opened_till(ray: Any, budget: Budget) -> Any:
+    if budget.max_tokens is None and budget.max_usd is None:
+        return None
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    opened = ray.remote(Till).options(num_cpus=0, scheduling_strategy=here)
+    return opened.remote(type(budget), budget.max_tokens, budget.max_usd, budget.spent.model_dump_json())
 
 
 def _absolute(adapter: str | None, memory: str | None) -> dict[str, str | None]:

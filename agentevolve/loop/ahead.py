@@ -81,8 +81,6 @@ class Ahead:
 
     def follow(self, learn: Callable[[Run], Policy]) -> None:
         """Once the next rollout to learn from is complete, begin `learn`, the next round's."""
-        if self._run.permits is None:
-            self._run.permits = Permits(self._run.workers)
 
         def start() -> None:
             self._run.rolled = _nothing
@@ -116,6 +114,15 @@ def _complete() -> None:
     raise _Complete
 
 
+def share(run: Run) -> None:
+    """Let two rounds at a time share the run's workers and its limit. Before anything is opened."""
+    run.permits = Permits(run.workers)
+    if run.where.on == "ray":
+        from agentevolve.act.nodes import share_limit
+
+        share_limit(run)
+
+
 def check_ahead(config: Config, asked: Mapping[str, Any], *, trains: bool) -> None:
     """Raise AgentevolveError for an asynchronous config of which nothing good would come; `asked` are the method's settings."""
     if any(isinstance(one, LoraSettings) and one.objective == "grpo" for one in asked.values()):
@@ -127,8 +134,6 @@ def check_ahead(config: Config, asked: Mapping[str, Any], *, trains: bool) -> No
         why = f"{config.model} acts in this process, on the machine that trains, so nothing is gained; known: a server's model"
     elif config.model.startswith(VLLM) and not config.api_base and trains:
         why = f"a training ends the server of {config.model}, which is this process's own; name another with api_base"
-    elif config.workers.on == "ray" and (config.max_tokens or config.max_usd):
-        why = "on Ray a limit holds for one rollout at a time; leave out max_tokens and max_usd, or let workers be on threads"
     elif config.workers.on == "ray" and config.model.startswith(VLLM) and trains:
         why = f"on Ray each process loads adapters at {config.model} for itself; let workers be on threads"
     else:

@@ -17,7 +17,7 @@ from agentevolve.act.attempt import ORACLE
 from agentevolve.config import Config, Setup, changed_settings, read_config, write_config
 from agentevolve.load import TaskSet, load_method, load_task_set, ready, tasks_of
 from agentevolve.local.train import LoraSettings, check_trainable
-from agentevolve.loop.ahead import Ahead, check_ahead
+from agentevolve.loop.ahead import Ahead, check_ahead, share
 from agentevolve.loop.judging import IN_PLACE, judged, measured, record
 from agentevolve.loop.policies import taken_back
 from agentevolve.memory.embed import check_price, load_embedder
@@ -161,6 +161,8 @@ def evolve_one(config: Config, run: Run) -> Policy:
     run.limit(config.max_tokens, config.max_usd)
     base = base_policy(config)
     places = [base]  # after each round
+    if config.asynchronous:
+        share(run)
     with Ahead(run) as ahead:
         for number in range(1, config.rounds + 1):
             run.round = number

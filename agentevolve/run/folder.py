@@ -185,7 +185,7 @@ class Run:
     def spend(self, name: str, usage: Usage) -> None:
         """Journal and book, once, what something that is neither an attempt nor a question has cost."""
         if SPENT + name not in self.facts:
-            self.budget.book(usage)
+            self.budget.pay(usage)
             self.once(SPENT + name, lambda: {"usage": usage.model_dump()})
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:

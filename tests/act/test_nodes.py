@@ -215,6 +215,24 @@ def test_asynchronous_rounds_come_to_the_same_as_on_threads_also_when_the_driver
         settled(tmp_path / "ray", server, kills=int(killed))
 
 
+def test_a_limit_holds_for_all_nodes_and_both_phases_of_asynchronous_rounds(cluster, tmp_path):
+    with Server(learn) as calm, Server(Counting()) as server:
+        ahead = ("asynchronous=true", "gate.rule=none")
+        assert ended(*prepared(tmp_path / "calm", calm)["evolve"], *ahead, place=tmp_path / "calm")[0] == 0
+        words = elsewhere(cluster, (*prepared(tmp_path / "ray", server)["evolve"], *ahead))
+        limit = sum(run.spent().tokens for run in runs(tmp_path / "calm")) * 2 // 3
+        code, _, err = ended(*words, f"max_tokens={limit}", place=tmp_path / "ray")
+        assert code == 3, err
+        (run,) = runs(tmp_path / "ray")
+        spent = run.spent()
+        assert limit // 3 < spent.tokens - spent.embedded_tokens <= limit
+        settled(tmp_path / "ray", server)
+        code, _, err = ended(*again(words), place=tmp_path / "ray")
+        assert code == 0, err
+        assert outcomes(tmp_path / "ray") == outcomes(tmp_path / "calm")
+        settled(tmp_path / "ray", server)
+
+
 @pytest.mark.slow
 def test_twenty_nodes_and_ten_drivers_die_and_nothing_is_lost_doubled_or_unpaid(cluster, tmp_path):
     """One run after the other, until so many have died; each must end as it does on threads."""

@@ -433,7 +433,6 @@ def test_a_command_that_is_stopped_while_both_phases_are_at_work_goes_on_with_ev
         ({"method": "voyager", "settings": {}}, "the method 'voyager' begins a round with tasks"),
         ({"method": "reflexion", "settings": {}, "model": "local/{weights}"}, "acts in this process, on the machine that trains"),
         ({"method": "rest_em", "settings": {}, "model": "vllm/{weights}"}, "a training ends the server of vllm/"),
-        ({"method": "reflexion", "settings": {}, "workers": {"on": "ray"}, "max_tokens": 9}, "on Ray a limit holds for one"),
         (
             {"method": "rest_em", "settings": {}, "model": "vllm/{weights}", "api_base": "http://x/v1", "workers": {"on": "ray"}},
             "on Ray each process loads adapters",
