@@ -148,7 +148,11 @@ class Setup(Settings):
 
 
 class Config(Setup):
-    """One evolution. `settings` are the method's own: its keyword parameters; `track` names who keeps its figures, too."""
+    """One evolution. `settings` are the method's own: its keyword parameters; `track` names who keeps its figures, too.
+
+    `asynchronous`: while a round learns and is measured, the first attempts of the next one are made, by the policy that is in
+    place then (loop/ahead.py).
+    """
 
     tasks: str
     method: str = "agentevolve"
@@ -158,6 +162,7 @@ class Config(Setup):
     arms: list[Arm] = Field(default=["random", "oracle", "base", "memory", "distilled", "distilled+memory"])
     variants: list[Variant] = Field(default_factory=list)
     gate: Gate = Gate()
+    asynchronous: bool = False
     max_tokens: int | None = Field(default=None, gt=0)
     max_usd: float | None = Field(default=None, gt=0)
     track: Literal["", "trackio", "mlflow", "wandb"] = ""

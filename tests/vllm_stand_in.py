@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,18 @@ from agentevolve.models.engines.transformers import Engine, serve
 
 
 class StandIn:
-    """Serves the transformers folder `base` under `name`. `requests` are the model, route and body of each that came in."""
+    """Serves the transformers folder `base` under `name`. `requests` are the model, route and body of each that came in.
+
+    `changes` are how many chats were in flight as an adapter was loaded or unloaded; a chat takes `pause` seconds more.
+    """
 
     def __init__(self, base: Path, *, name: str = "", loads: bool = True, rank: int = 64, key: str = "", port: int = 0) -> None:
         self.base, self.name, self.loads, self.rank, self.key = base, name or str(base), loads, rank, key
         self.loaded: dict[str, str] = {}
         self.requests: list[tuple[str, str, dict[str, Any]]] = []
         self.wrong = False  # whether it answers for adapters with the base
+        self.pause, self.changes = 0.0, list[int]()
+        self._flying, self._lock = 0, threading.Lock()
         self._engines: dict[str, Engine] = {self.name: serve(base, threads=1)}
         self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
@@ -66,6 +72,8 @@ class StandIn:
 
     def _adapters(self, route: str, body: dict[str, Any]) -> tuple[int, Any]:
         name, path = body.get("lora_name", ""), body.get("lora_path", "")
+        if name:
+            self.changes.append(self._flying)
         if route.endswith("/unload_lora_adapter"):
             if name not in self.loaded:
                 return 404, error(f"The lora adapter '{name}' cannot be found.", 404)
@@ -87,7 +95,12 @@ class StandIn:
 
     def _chat(self, engine: Engine, body: dict[str, Any]) -> dict[str, Any]:
         choices = (body.get("structured_outputs") or {}).get("choice")
+        with self._lock:
+            self._flying += 1
         text, read, said = engine.answer(body["messages"], body | {"extra_body": {"choices": choices}})
+        time.sleep(self.pause)
+        with self._lock:
+            self._flying -= 1
         usage = {"prompt_tokens": read, "completion_tokens": said, "total_tokens": read + said}
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
         return {"id": "1", "object": "chat.completion", "created": 0, "model": body["model"], "choices": [choice], "usage": usage}

@@ -92,7 +92,7 @@ def _manner(model: str, run: Run) -> Manner:
         run.once(prefix + what, lambda: why)
         print(f"{model}: {how_said(what)} ({why})", file=sys.stderr)
 
-    return Manner([name.removeprefix(prefix) for name in run.facts if name.startswith(prefix)], tell)
+    return Manner([name.removeprefix(prefix) for name in list(run.facts) if name.startswith(prefix)], tell)
 
 
 def lent(plan: Plan, policy: Policy, run: Run) -> Trajectory | None:

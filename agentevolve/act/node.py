@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from agentevolve.act.attempt import SERVING, Order, Plan, attempt, parts
-from agentevolve.local.adapter import sha256
 from agentevolve.memory.folder import JOURNAL
 from agentevolve.memory.provenance import use_key
 from agentevolve.policy import Policy, Price
@@ -29,6 +28,7 @@ from agentevolve.run.budget import Budget
 from agentevolve.run.folder import Run
 from agentevolve.run.underway import Underway
 
+CHUNK = 1 << 20  # bytes that are read at once
 STALE = 30.0  # seconds in which a shared file system shows everywhere what was written on one node
 
 
@@ -44,18 +44,28 @@ def version() -> str:
     return f"{of_package('agentevolve')}+{found.hexdigest()[:12]}"
 
 
-def content(policy: Policy) -> dict[str, str]:
-    """The files that make up what a policy has learnt, by their content: every node must see the very same."""
+def content(policy: Policy) -> dict[str, tuple[int, str]]:
+    """The files that make up what a policy has learnt, by size and content: every node must see the very same.
+
+    A memory may grow meanwhile, at its end: what is seen of it must begin so.
+    """
     files = [Path(policy.adapter) / SERVING] if policy.adapter else []
     files += [Path(policy.memory) / JOURNAL] if policy.memory else []
-    return {str(path): _digest(path) for path in files}
+    sizes = [(path, path.stat().st_size if path.is_file() else 0) for path in files]
+    return {str(path): (size, _digest(path, size)) for path, size in sizes}
 
 
-def _digest(path: Path) -> str:
+def _digest(path: Path, size: int) -> str:
+    """Of the first `size` bytes; empty if there are fewer."""
+    found, left = hashlib.sha256(), size
     try:
-        return sha256(path)
+        with path.open("rb") as file:
+            while left and (part := file.read(min(left, CHUNK))):
+                found.update(part)
+                left -= len(part)
     except OSError:
         return ""
+    return "" if left else found.hexdigest()
 
 
 class Node:
@@ -86,7 +96,7 @@ class Node:
             for name, why in asked["manner"].items():
                 run.once(name, lambda why=why: why)  # type: ignore[misc]
             if till is not None:
-                run.budget = _Asking(till, run.notes)
+                run.budget = Asking(till, run.notes)
             self._run, self._told = run, set(run.facts)
             self._order = Order(policy, asked["phase"], asked["measured"])
             self._parts = parts(policy, run)
@@ -128,10 +138,10 @@ class Node:
         return self._run
 
 
-def _check_seen(content: Mapping[str, str]) -> None:
+def _check_seen(content: Mapping[str, tuple[int, str]]) -> None:
     end = time.monotonic() + STALE
-    for path, digest in content.items():
-        while _digest(Path(path)) != digest:
+    for path, (size, digest) in content.items():
+        while _digest(Path(path), size) != digest:
             if time.monotonic() > end:
                 raise AgentevolveError(f"{path}: is not there as it is on the driver's machine")
             time.sleep(0.5)
@@ -162,20 +172,33 @@ class Till:
         book(Usage.model_validate_json(usage))
         call.__exit__(None, None, None)
 
+    def afford(self, tokens: int) -> str:
+        """Why so many tokens are refused; empty if they are not."""
+        try:
+            self._budget.afford(tokens)
+        except BudgetExceeded as error:
+            return str(error)
+        return ""
 
-class _Asking(Budget):
-    """A node's budget: the till's."""
+    def pay(self, usage: str) -> None:
+        """Book what nobody asked leave for."""
+        self._budget.book(Usage.model_validate_json(usage))
 
-    def __init__(self, till: Any, notes: Underway) -> None:
-        super().__init__(notes=notes)
-        self._till = till
+
+class Asking(Budget):
+    """A node's budget, or that of a driver whose rollouts are side by side: the till's."""
+
+    def __init__(self, till: Any, notes: Underway, spent: Usage | None = None) -> None:
+        super().__init__(notes=notes, spent=spent)
+        self.till = till
 
     @contextmanager
     def reserve(self, tokens: int, usd: float) -> Iterator[Callable[[Usage], None]]:
+        """As any budget's, with the till's leave."""
         import ray
 
         self.alive()
-        number, refused = ray.get(self._till.hold.remote(tokens, usd))
+        number, refused = ray.get(self.till.hold.remote(tokens, usd))
         if refused:
             raise BudgetExceeded(refused)
         booked = Usage()
@@ -189,4 +212,19 @@ class _Asking(Budget):
             try:
                 yield both
             finally:
-                ray.get(self._till.settle.remote(number, booked.model_dump_json()))
+                ray.get(self.till.settle.remote(number, booked.model_dump_json()))
+
+    def afford(self, tokens: int) -> None:
+        """As any budget's."""
+        import ray
+
+        self.alive()
+        if refused := ray.get(self.till.afford.remote(tokens)):
+            raise BudgetExceeded(refused)
+
+    def pay(self, usage: Usage) -> None:
+        """As any budget's."""
+        import ray
+
+        super().pay(usage)
+        ray.get(self.till.pay.remote(usage.model_dump_json()))

@@ -25,11 +25,12 @@ from pathlib import Path
 from typing import Any
 
 from agentevolve.act.attempt import Order, Plan, lent
-from agentevolve.act.node import Node, Till, content, version
+from agentevolve.act.node import Asking, Node, Till, content, version
 from agentevolve.memory.provenance import lend_key
 from agentevolve.policy import Workers
 from agentevolve.protocols import AgentevolveError, BudgetExceeded, Stopped
 from agentevolve.records import Trajectory
+from agentevolve.run.budget import Budget
 from agentevolve.run.folder import MANNER, Run
 from agentevolve.run.progress import progress
 from agentevolve.run.shards import SHARDS, shards_of, take_fact, take_in
@@ -55,23 +56,25 @@ class Seat:
 
 
 class Nodes:
-    """The cluster at work for one run; what it started is ended by `close`."""
+    """The cluster at work for one run; what it started is ended by `close`. With a `folder`, what is printed goes to its log."""
 
-    def __init__(self, where: Workers, folder: Path) -> None:
+    def __init__(self, where: Workers, folder: Path | None) -> None:
         self._aside = contextlib.ExitStack()
-        self._aside.enter_context(_stdout_to(folder / LOG))
+        if folder:
+            self._aside.enter_context(_stdout_to(folder / LOG))
         try:
             self._ray, self._ours = _connected(where)
         except BaseException:
             self._aside.close()
             raise
         self._seats: dict[str, Seat] = {}
+        self._till: Any = None
         self._starts: Counter[str] = Counter()
         self._shards = 0
 
     def map(self, plans: Sequence[Plan], order: Order, run: Run) -> set[str]:
         """As `Workers.map` of workers.py says."""
-        with progress(order.phase, len(plans), quiet=run.quiet) as advance:
+        with progress(run.called(order.phase), len(plans), quiet=run.quiet) as advance:
             return _Rollout(self, order, run, advance).made(plans)
 
     def close(self) -> None:
@@ -79,10 +82,19 @@ class Nodes:
         for seat in self._seats.values():
             self.kill(seat)
         self._seats.clear()
+        if self._till is not None:
+            with contextlib.suppress(Exception):  # as above
+                self._ray.kill(self._till)
+            self._till = None
         if self._ours and self._ray.is_initialized():
             self._ray.shutdown()
         self._ours = False
         self._aside.close()
+
+    def till(self, budget: Budget) -> Any:
+        """The till that keeps this budget's limit until `close`; None if it has none."""
+        self._till = _opened_till(self._ray, budget)
+        return self._till
 
     def seats(self) -> list[Seat]:
         """The nodes that have an actor."""
@@ -133,6 +145,9 @@ class _Rollout:
         self._each, self._looked, self._last = run.workers, 0.0, time.monotonic()
         self._till = self._open_till()
         self._failure: BaseException | None = None
+        self._ahead, self._permits = run.known is not None, run.permits
+        self._waits = contextlib.ExitStack()
+        self._shards: set[Path] = set()
 
     def made(self, plans: Sequence[Plan]) -> set[str]:
         for plan in plans:
@@ -153,15 +168,18 @@ class _Rollout:
                 self._until_done(token)
                 raise
             finally:
+                self._waits.close()
                 self._end_all()
         return self._passing
 
     def _until_done(self, token: str) -> None:
         while self._todo or any(isinstance(what, Plan) for _, what in self._asked.values()):
             if not self._failure:
+                self._run.budget.alive()
                 self._look(token)
                 self._hand_out()
-            ready, _ = self._ray.wait(list(self._asked), num_returns=1, timeout=1.0) if self._asked else ([], [])
+            often = 0.2 if self._todo and self._permits else 1.0  # a permit may be given back elsewhere
+            ready, _ = self._ray.wait(list(self._asked), num_returns=1, timeout=often) if self._asked else ([], [])
             if not self._asked:
                 time.sleep(0.2)
             for one in ready:
@@ -193,16 +211,36 @@ class _Rollout:
         flying = sum(seat.plans for seat in self._nodes.seats())
         while self._todo and flying < self._run.workers:
             free = [seat for seat in self._nodes.seats() if seat.ready and seat.plans < self._each]
-            if not free:
+            if not free or not self._permitted():
                 return
-            self._run.budget.attempt()
+            try:
+                self._run.budget.attempt()
+            except AgentevolveError:
+                self._over()
+                raise
             seat, plan = min(free, key=lambda seat: seat.plans), self._todo.popleft()
             told = json.dumps(plan._asdict() | {"task": plan.task.model_dump(mode="json")})
             self._asked[seat.actor.attempt.remote(told)] = seat, plan
             seat.plans, flying = seat.plans + 1, flying + 1
 
+    def _permitted(self) -> bool:
+        """Whether one more attempt may be under way, where two rounds share workers; else this rollout waits for that."""
+        if self._permits is None or self._permits.take(ahead=self._ahead):
+            self._waits.close()
+            return True
+        self._waits.close()
+        self._waits.enter_context(self._permits.waiting(ahead=self._ahead))
+        return False
+
+    def _over(self) -> None:
+        """An attempt is no longer under way."""
+        if self._permits:
+            self._permits.give_back()
+
     def _answered(self, one: Any) -> None:
         seat, what = self._asked.pop(one)
+        if isinstance(what, Plan):
+            self._over()
         try:
             answer = self._ray.get(one)
         except self._ray.exceptions.RayTaskError as error:
@@ -228,6 +266,8 @@ class _Rollout:
             folder = self._run.folder.resolve()
             raise AgentevolveError(f"{seat.address}: does not see {folder}: a run on several nodes needs a folder that all share")
         seat.shard = self._nodes.shard(said["name"], self._run)
+        self._shards.add(seat.shard)
+        self._run.at_work.add(seat.shard)
         manner = {name: fact for name, fact in self._run.facts.items() if name.startswith(MANNER)}
         asked = self._told | {"manner": manner, "shard": str(seat.shard), "workers": self._each}
         self._asked[seat.actor.begin.remote(json.dumps(asked), self._till)] = seat, "begin"
@@ -269,6 +309,8 @@ class _Rollout:
     def _lost(self, seat: Seat, what: str | Plan) -> None:
         """A node has died: take in what it had ended, charge what it had begun, and let others make the rest."""
         mine = [plan for other, plan in self._asked.values() if other is seat and isinstance(plan, Plan)]
+        for _ in mine:
+            self._over()
         mine += [what] if isinstance(what, Plan) else []
         self._asked = {one: told for one, told in self._asked.items() if told[0] is not seat}
         self._nodes.drop(seat)
@@ -311,20 +353,32 @@ class _Rollout:
             except self._ray.exceptions.RayError:
                 self._nodes.drop(seat)
             seat.shard, seat.ready, seat.plans = None, False, 0
+        self._run.at_work.difference_update(self._shards)
         for shard in shards_of(self._run):
             take_in(shard, self._run)
-        if self._till is not None:
+        if self._till is not None and not isinstance(self._run.budget, Asking):
             self._ray.kill(self._till)
 
     def _open_till(self) -> Any:
         budget = self._run.budget
-        if budget.max_tokens is None and budget.max_usd is None:
-            return None
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+        return budget.till if isinstance(budget, Asking) else _opened_till(self._ray, budget)
 
-        here = NodeAffinitySchedulingStrategy(self._ray.get_runtime_context().get_node_id(), soft=False)
-        opened = self._ray.remote(Till).options(num_cpus=0, scheduling_strategy=here)
-        return opened.remote(type(budget), budget.max_tokens, budget.max_usd, budget.spent.model_dump_json())
+
+def share_limit(run: Run) -> None:
+    """Let the run's limit, if it has one, be kept by a till that this process asks, too: for rollouts side by side."""
+    nodes = run.part("nodes", str(run.where.address), lambda: Nodes(run.where, run.folder))
+    if (till := nodes.till(run.budget)) is not None:
+        run.budget = Asking(till, run.notes, run.budget.spent)
+
+
+def _opened_till(ray: Any, budget: Budget) -> Any:
+    if budget.max_tokens is None and budget.max_usd is None:
+        return None
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    opened = ray.remote(Till).options(num_cpus=0, scheduling_strategy=here)
+    return opened.remote(type(budget), budget.max_tokens, budget.max_usd, budget.spent.model_dump_json())
 
 
 def _absolute(adapter: str | None, memory: str | None) -> dict[str, str | None]:
@@ -335,13 +389,15 @@ def _absolute(adapter: str | None, memory: str | None) -> dict[str, str | None]:
 def _token(run: Run) -> Iterator[str]:
     """A file that every node must see."""
     place = run.folder.resolve() / SHARDS
-    place.mkdir(parents=True, exist_ok=True)
     token = place / f"driver-{os.getpid()}-{time.monotonic_ns()}"
+    run.at_work.add(token)
+    place.mkdir(parents=True, exist_ok=True)
     token.touch()
     try:
         yield str(token)
     finally:
         token.unlink(missing_ok=True)
+        run.at_work.remove(token)
         with contextlib.suppress(OSError):  # a shard is left that could not be taken in
             place.rmdir()
 

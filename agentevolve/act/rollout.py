@@ -37,6 +37,7 @@ def rollout(
     `measuring` one, whose caller says when it was used (`Run.accept`). Raises AgentevolveError when all are lost, BudgetExceeded
     or another AgentevolveError after the attempts under way have ended.
     """
+    policy = _as_known(policy, run)
     plans = [
         Plan(f"{phase}/{task.id}/{n}", phase, task, n, run.derive(luck or phase, task.id, n), (hints or {}).get(task.id, ""))
         for task in tasks
@@ -54,12 +55,20 @@ def rollout(
         raise AgentevolveError(f"{phase}: all {len(ids)} attempts were lost: {why}; mend it and go on")
     if not measuring:
         run.accept(phase, ids)
+        run.rolled()
     made = run.attempts()
     found = [made[id] for id in ids]
     if measuring and (odd := unlike(found)):
         run.again(phase, odd)
         return rollout(policy, tasks, run, phase=phase, samples=samples, luck=luck, hints=hints, measuring=True)
     return found
+
+
+def _as_known(policy: Policy, run: Run) -> Policy:
+    """The policy, recalling nothing that came after what the run knows: its stamp says so, too."""
+    if run.known is None or not policy.memory:
+        return policy
+    return policy.using(as_of=run.known if policy.as_of is None else min(policy.as_of, run.known))
 
 
 def unlike(attempts: Sequence[Trajectory]) -> list[str]:

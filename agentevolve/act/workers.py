@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from agentevolve.act.attempt import Order, Plan, attempt, lent, parts
@@ -32,7 +34,10 @@ def _workers(run: Run) -> Workers:
         return Threads()
     from agentevolve.act.nodes import Nodes
 
-    return run.part("nodes", str(run.where.address), lambda: Nodes(run.where, run.folder))
+    if run.known is None:
+        return run.part("nodes", str(run.where.address), lambda: Nodes(run.where, run.folder))
+    # what is made ahead has processes of its own on the nodes; what Ray says goes where it goes already
+    return run.part("nodes", f"{run.where.address}, ahead", lambda: Nodes(run.where, None))
 
 
 class Threads:
@@ -43,19 +48,29 @@ class Threads:
         model, memory = parts(order.policy, run)
         passing: set[str] = set()
 
-        def make(plan: Plan) -> None:
-            known = lent(plan, order.policy, run)
-            run.add(known or attempt(plan, order.policy, model, memory, run, passing, measured=order.measured))
+        over = threading.Event()
 
-        with progress(order.phase, len(plans), quiet=run.quiet) as advance, ThreadPoolExecutor(run.workers) as pool:
+        def make(plan: Plan) -> None:
+            with permitted(run):
+                if not over.is_set():
+                    known = lent(plan, order.policy, run)
+                    run.add(known or attempt(plan, order.policy, model, memory, run, passing, measured=order.measured))
+
+        with progress(run.called(order.phase), len(plans), quiet=run.quiet) as advance, ThreadPoolExecutor(run.workers) as pool:
             futures = [pool.submit(make, plan) for plan in plans]
             try:
                 for future in as_completed(futures):
                     future.result()
                     advance("")
             except BaseException as error:
+                over.set()
                 if isinstance(error, KeyboardInterrupt | SystemExit):
                     run.budget.stop()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         return passing
+
+
+def permitted(run: Run) -> AbstractContextManager[None]:
+    """What an attempt waits for before it begins, where two rounds share the run's workers."""
+    return run.permits.one(run.budget.alive, ahead=run.known is not None) if run.permits else nullcontext()

@@ -6,6 +6,7 @@ holds is taken from there.
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Mapping, Sequence
 from inspect import signature
@@ -16,6 +17,7 @@ from agentevolve.act.attempt import ORACLE
 from agentevolve.config import Config, Setup, changed_settings, read_config, write_config
 from agentevolve.load import TaskSet, load_method, load_task_set, ready, tasks_of
 from agentevolve.local.train import LoraSettings, check_trainable
+from agentevolve.loop.ahead import Ahead, check_ahead, share
 from agentevolve.loop.judging import IN_PLACE, judged, measured, record
 from agentevolve.loop.policies import taken_back
 from agentevolve.memory.embed import check_price, load_embedder
@@ -100,6 +102,9 @@ def check(config: Config) -> None:
     check_price(load_embedder(config.embedder), config.max_usd)
     check_model(config, config.max_usd)
     check_method(config.method, config.settings, config.model, config.api_base)
+    if config.asynchronous:
+        asked = asked_of(config.method, config.settings)
+        check_ahead(config, asked, trains=trains(asked))
 
 
 def check_model(config: Setup, max_usd: float | None) -> None:
@@ -110,20 +115,18 @@ def check_model(config: Setup, max_usd: float | None) -> None:
 
 def check_method(name: str, settings: Mapping[str, Any], model: str, api_base: str | None = None) -> None:
     """Raise AgentevolveError for a method that is not there, or that asks `model` (or its server) for what it cannot do."""
-    method = load_method(name, settings)
-    asked = {name: one.default for name, one in signature(method).parameters.items()}
+    asked = asked_of(name, settings)
     if "feeds" in asked:
         feeds = str(asked["feeds"])
         if "feeds" in signature(load_method(feeds, {})).parameters:
             raise AgentevolveError(f"the method {name!r} cannot feed {feeds!r}, which feeds another itself")
         check_method(feeds, asked.get("feeding") or {}, model, api_base)
-    trains = any(isinstance(value, LoraSettings) for value in asked.values()) and 0 not in (asked.get("rows"), asked.get("every"))
-    if trains and not here(model):
+    if trains(asked) and not here(model):
         how = ": settings.rows=0 leaves the weights as they are" if "rows" in asked else ""
         raise AgentevolveError(f"the method {name!r} fine-tunes, but {model!r} is not a local model{how}")
-    if trains:
+    if trains(asked):
         check_trainable(local_base(model))
-    if trains and api_base and model.startswith(VLLM):
+    if trains(asked) and api_base and model.startswith(VLLM):
         for url in addresses(api_base):
             vllm.check_loads(url)
     if asked.get("reflections") and model in ("random", ORACLE):
@@ -131,6 +134,16 @@ def check_method(name: str, settings: Mapping[str, Any], model: str, api_base: s
             f"{name} asks for {asked['reflections']} reflections, but {model!r} writes no text: "
             "settings.reflections=0 asks for none"
         )
+
+
+def asked_of(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a method with these settings: what it is given, and what it takes else."""
+    return {name: one.default for name, one in signature(load_method(name, settings)).parameters.items()}
+
+
+def trains(asked: Mapping[str, Any]) -> bool:
+    """Whether a method of these parameters fine-tunes."""
+    return any(isinstance(value, LoraSettings) for value in asked.values()) and 0 not in (asked.get("rows"), asked.get("every"))
 
 
 def evolve_one(config: Config, run: Run) -> Policy:
@@ -148,12 +161,19 @@ def evolve_one(config: Config, run: Run) -> Policy:
     run.limit(config.max_tokens, config.max_usd)
     base = base_policy(config)
     places = [base]  # after each round
-    for number in range(1, config.rounds + 1):
-        run.round = number
-        candidate = method(places[-1], train, run).using(round=number)
-        arms = arms_of(config, base, candidate, run.seed)
-        policy = judged(places[-1], arms, val, guards, run, number, config)
-        places.append(places[back] if (back := taken_back(run, number)) is not None else policy)
+    if config.asynchronous:
+        share(run)
+    with Ahead(run) as ahead:
+        for number in range(1, config.rounds + 1):
+            run.round = number
+            if config.asynchronous:
+                ahead.begun(number, places[-1])
+                if number < config.rounds and taken_back(run, number) is None:
+                    ahead.follow(functools.partial(method, places[-1], train))
+            candidate = method(places[-1], train, run).using(round=number)
+            arms = arms_of(config, base, candidate, run.seed)
+            policy = judged(places[-1], arms, val, guards, run, number, config)
+            places.append(places[back] if (back := taken_back(run, number)) is not None else policy)
     if config.test.tasks:
         test = tasks_of(task_set, "test", limit=config.test.tasks)
         shown = {"base": base} if places[-1] == base else {"base": base, IN_PLACE: places[-1]}

@@ -10,7 +10,7 @@ from agentevolve.config import Config
 from agentevolve.evaluate.gate import forgets, gate, looks, settled
 from agentevolve.evaluate.habits import alarms, habits
 from agentevolve.evaluate.stats import no_verdict, report
-from agentevolve.loop.policies import GATE
+from agentevolve.loop.policies import BEGUN, GATE, stale
 from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Task, Trajectory
@@ -49,7 +49,9 @@ def judged(
         verdict["promoted"] = next((one for one in verdict["passed"] if one not in forgetful), None)
         run.once(GATE + name, lambda: verdict)
     verdict = run.facts[GATE + name]
-    _tell(run, number, name, {"promoted": float(bool(verdict["promoted"]))})
+    begun = run.facts.get(f"{BEGUN}{number}")
+    more = {"stale": float(stale(begun))} if begun else {}
+    _tell(run, number, name, more | {"promoted": float(bool(verdict["promoted"]))})
     return every[verdict["promoted"]] if verdict["promoted"] else policy
 
 

@@ -18,6 +18,7 @@ from agentevolve.run.folder import Run, read_run, seeds
 
 GATE = "gate "
 BACK = "taken back "  # the facts that say which earlier policy somebody has put in place, after which round
+BEGUN = "begun "  # the facts that say with which policy a round of an asynchronous run has begun, and what was made ahead of it
 
 
 class Told(Protocol):
@@ -113,8 +114,13 @@ def rounds_of(run: Told) -> int:
 
 def taken_back(run: Told, number: int) -> int | None:
     """The round whose policy somebody has put back in place after round `number` (0: the base) last; None if nobody has."""
-    found = [fact["to"] for name, fact in run.facts.items() if name.startswith(f"{BACK}{number}/")]
+    found = [fact["to"] for name, fact in dict(run.facts).items() if name.startswith(f"{BACK}{number}/")]
     return found[-1] if found else None
+
+
+def stale(begun: Mapping[str, Any]) -> int:
+    """How many of the attempts that were made ahead of a round are by another policy than the one that it began with."""
+    return sum(n for round, n in begun["ahead"].items() if int(round) != begun["round"])
 
 
 def take_back(place: Path, to: int, why: str) -> list[str]:
@@ -136,6 +142,8 @@ def _take_back(folder: Path, to: int, why: str) -> str:
         last = rounds_of(run)
         number = sum(name.startswith(f"{BACK}{last}/") for name in run.facts)
         run.once(f"{BACK}{last}/{number}", lambda: {"to": to, "why": why})
+        # what was made ahead of the next round is by a policy that was taken back: it is made again by the one in place
+        run.again(f"taken back {last}", [one.id for one in run.outcomes_of(lambda phase: _of_round(phase, last + 1), lost=True)])
     finally:
         run.close()
     return f"{folder}: {back_said(last, to, why)}"
@@ -152,11 +160,15 @@ def _check_back(run: Run, to: int) -> None:
     if not 0 <= to < done:
         known = f"0 (the base) to {done - 1}" if done else "none, no round has ended"
         raise AgentevolveError(f"{run.folder}: no earlier round {to}; known: {known}")
-    begun = f"{done + 1}/"
-    if any(phase.startswith(begun) for phase in run.phases(lost=True)):
+    ahead = f"{BEGUN}1" in run.facts  # then attempts of a round may be there before it begins
+    if f"{BEGUN}{done + 1}" in run.facts or (not ahead and any(_of_round(one, done + 1) for one in run.phases(lost=True))):
         raise AgentevolveError(
             f"{run.folder}: round {done + 1} has begun with the policy in place after round {done}; end it first, with --resume"
         )
+
+
+def _of_round(phase: str, number: int) -> bool:
+    return phase.startswith(f"{number}/")
 
 
 def adapter_named(place: Path, name: str) -> Learnt:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from agentevolve.evaluate import pooled_report
 from agentevolve.evaluate.table import points
-from agentevolve.loop.policies import BACK, GATE, Told, back_said, verdict_of
+from agentevolve.loop.policies import BACK, BEGUN, GATE, Told, back_said, stale, verdict_of
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Difference, Outcome, Report
 from agentevolve.run.folder import JOURNAL, REFUSED
@@ -55,7 +55,16 @@ def verdicts(run: Told, named: bool) -> list[str]:
     told += [f"gate, {where}round {number}: {line}" for number, fact in found for line in _asides(fact)]
     backs = [(name.removeprefix(BACK).split("/")[0], fact) for name, fact in run.facts.items() if name.startswith(BACK)]
     told += [f"policy, {where}{back_said(int(after), fact['to'], fact['why'])}" for after, fact in backs]
+    begun = [(name.removeprefix(BEGUN), fact) for name, fact in run.facts.items() if name.startswith(BEGUN)]
+    told += [f"ahead, {where}round {number}: {ahead_said(fact)}" for number, fact in begun if fact["ahead"]]
     return [*told, *([f"memory, {where}{not_remembered(refused)}"] if refused else [])]
+
+
+def ahead_said(fact: Mapping[str, Any]) -> str:
+    """What was made ahead of a round, in words."""
+    made, old = sum(fact["ahead"].values()), stale(fact)
+    whom = "by the policy of the round before" if old else "by the policy that was still in place when it began"
+    return f"{made} attempt{'s' if made > 1 else ''} made before it began, {whom}"
 
 
 def _pooled(name: str, measured: Sequence[tuple[Told, Mapping[str, Arms]]]) -> list[Report]:

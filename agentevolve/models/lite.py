@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,8 @@ class LiteModel:
                     call = self._call(messages, tools, url) | asked
                     request = self._manner.fitted(_joined(call, {} if tally.plain else held))
                     try:
-                        read, usage = self._once(request, choices, tools)
+                        with self._sent(url):
+                            read, usage = self._once(request, choices, tools)
                         self._addresses.answered(url)
                         break
                     except _Failed as failed:
@@ -200,6 +202,11 @@ class LiteModel:
                 self._engines = _started(self._start, self._addresses.urls or ("",))
                 self._addresses = Addresses([url for url in self._engines if url])
             return next(iter(self._engines.values()))
+
+    def _sent(self, url: str) -> AbstractContextManager[None]:
+        """What a request to the server at `url` is sent within."""
+        engine = self._engines.get(url)
+        return engine.call() if engine else nullcontext()
 
     def _route(self, url: str) -> dict[str, Any]:
         if self._start is None:

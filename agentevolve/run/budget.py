@@ -105,6 +105,10 @@ class Budget:
         with self._lock:
             self.spent += usage
 
+    def pay(self, usage: Usage) -> None:
+        """Count what something has cost that nobody asked leave for, wherever the limit is kept."""
+        self.book(usage)
+
     def _admit(self, tokens: int, usd: float) -> None:
         self._fit(self._held_tokens + tokens, self._held_usd + usd)
 

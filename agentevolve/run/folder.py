@@ -12,13 +12,14 @@ RUN/adapters/        one folder for each fine-tuning
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import random
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -32,11 +33,12 @@ from agentevolve.run.checkpoint import CHECKPOINT, GONE, STANDS, Checkpoint, Cou
 from agentevolve.run.checkpoint import LOST as FAILED
 from agentevolve.run.journal import encoded
 from agentevolve.run.lock import Lock, lock
+from agentevolve.run.parts import Part, Parts
+from agentevolve.run.permits import Permits
 from agentevolve.run.progress import progress
 from agentevolve.run.segments import Line, Segments
 from agentevolve.run.underway import Underway
 
-Part = TypeVar("Part")
 JOURNAL = "journal.jsonl"
 VIEW = ".view.sqlite"  # what the inspector makes of the journal, for itself
 FORMAT = 1
@@ -88,6 +90,9 @@ class Run:
     for; what they cost stays counted. Both are read from the journal one by one, as they are asked for: what is counted, summed
     or chosen over many is taken from their figures (`phases`, `outcomes`, `outcomes_of`). `embedder` makes the vectors of its
     memory ("": all-MiniLM-L6-v2); `prices` are those of models that LiteLLM knows no price of, or another one.
+    `rolled` is called when a rollout to learn from is complete; `permits`, if there are any, are asked for before each attempt;
+    `known` is the last round whose entries attempts recall, whatever their policy says (set on what is made `ahead`); `at_work`
+    is what of `journal.d` belongs to a rollout under way.
     Opening it locks the folder, until `close`, and counts what its journal says, as far as no checkpoint does; one that is only
     read (`read_run`) locks nothing.
     Raises AgentevolveError naming the process that has it open, or file and line where the journal is damaged.
@@ -108,7 +113,11 @@ class Run:
         self.embedder = ""
         self.notes = Underway(folder)
         self.budget = Budget(notes=self.notes)
-        self._parts: dict[str, tuple[str, Any]] = {}
+        self.rolled: Callable[[], None] = lambda: None
+        self.permits: Permits | None = None
+        self.at_work: set[Path] = set()
+        self.known: int | None = None
+        self._parts, self._holder = Parts(), "now"
         self._lock, self._counting = threading.Lock(), threading.RLock()
         self._held: Lock | None = None if read_only else lock(folder)
         try:
@@ -136,7 +145,7 @@ class Run:
     def lose(self, name: str, usage: Usage) -> None:
         """Journal what an attempt or a question has cost that was stopped before its end: it is made again, this was spent."""
         with self._lock:
-            number = sum(fact.startswith(f"{LOST}{name}/") for fact in self.facts)
+            number = self._said(f"{LOST}{name}/")
             self.once(f"{LOST}{name}/{number}", lambda: {"usage": usage.model_dump()})
 
     def making(self, name: str) -> str:
@@ -147,14 +156,14 @@ class Run:
         """Let the lost ones among these attempts stay lost: what `name` is was derived without them."""
         with self._lock:
             if missing := [id for id in ids if id in self.lost]:
-                number = sum(fact.startswith(f"{ACCEPTED}{name} ") for fact in self.facts)
+                number = self._said(f"{ACCEPTED}{name} ")
                 self.once(f"{ACCEPTED}{name} {number}", lambda: missing)
 
     def again(self, name: str, ids: Sequence[str]) -> None:
         """Let these attempts be made again, and what they cost stay counted."""
         with self._lock:
             if ids:
-                number = sum(fact.startswith(f"{AGAIN}{name} ") for fact in self.facts)
+                number = self._said(f"{AGAIN}{name} ")
                 self.once(f"{AGAIN}{name} {number}", lambda: list(ids))
 
     def attempts(self) -> Mapping[str, Trajectory]:
@@ -176,7 +185,7 @@ class Run:
     def spend(self, name: str, usage: Usage) -> None:
         """Journal and book, once, what something that is neither an attempt nor a question has cost."""
         if SPENT + name not in self.facts:
-            self.budget.book(usage)
+            self.budget.pay(usage)
             self.once(SPENT + name, lambda: {"usage": usage.model_dump()})
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
@@ -184,13 +193,14 @@ class Run:
         if name not in self.facts:
             value = make()
             with self._counting:
-                line, clean = self._append({"kind": "fact", "name": name, "data": value})
-                self._note(name, value, line, clean)
+                if name not in self.facts:  # else another thread was quicker
+                    line, clean = self._append({"kind": "fact", "name": name, "data": value})
+                    self._note(name, value, line, clean)
         return self.facts[name]
 
     def about(self, name: str, value: Any) -> Any:
         """Journal what the run is about, or find what it is about already. Raises AgentevolveError for a run of another kind."""
-        told = [fact for fact in self.facts if not fact.startswith(MANNER)]  # that may be another run's
+        told = [fact for fact in list(self.facts) if not fact.startswith(MANNER)]  # that may be another run's
         if bool(self.trajectories or self.lost or told) and name not in self.facts:
             raise AgentevolveError(f"{self.folder}: holds a run of another {name}; name a new folder with --out")
         return self.once(name, lambda: value)
@@ -202,7 +212,7 @@ class Run:
 
     def evaluations(self) -> dict[str, dict[str, list[str]]]:
         """The finished evaluations by name (`1/val`, …), or the attempts of `agentevolve run`: ids by arm."""
-        return evaluations(self.facts, self._counted.tried(ALONE, (STANDS, FAILED)))
+        return evaluations(self.facts.copy(), self._counted.tried(ALONE, (STANDS, FAILED)))
 
     def acquired(self, *rounds: int) -> list[Trajectory]:
         """The attempts of these rounds' acquire phases (none named: of all so far), in the order of their ids, round by round."""
@@ -239,7 +249,7 @@ class Run:
         for phase, cost in self._counted.costs.items():
             if wanted(phase):
                 costs[phase_of(phase)] += usage_of(cost)
-        for name, fact in self.facts.items():
+        for name, fact in self.facts.copy().items():
             kind, _, rest = name.partition("/")
             if f"{kind}/" in (ASKED, LOST, SPENT) and "usage" in fact:
                 phase = {ASKED: "refine", SPENT: "update"}.get(f"{kind}/") or phase_of(rest)
@@ -262,39 +272,47 @@ class Run:
 
     def part(self, kind: str, key: str, make: Callable[[], Part]) -> Part:
         """The run's open part of this kind (its model, its memory). Another key closes the one before, once the new one is open:
-        what both hold, such as a base in memory, stays.
+        what both hold, such as a base in memory, stays. What is made ahead and the round under way share what has the same key.
         """
-        with self._lock:
-            held_key, held = self._parts.get(kind, ("", None))
-            if held is not None and held_key == key:
-                return held  # type: ignore[no-any-return]
-            made = make()
-            self._parts[kind] = (key, made)
-            if held is not None:
-                held.close()
-            return made
+        return self._parts.take(self._holder, kind, key, make)
 
     def rest(self, kind: str) -> None:
         """Let the open part of this kind give back what it holds, such as a GPU's memory, until it is used again."""
-        with self._lock:
-            _, held = self._parts.get(kind, ("", None))
-        if held is not None:
-            held.close()
+        self._parts.rest(self._holder, kind)
+
+    def ahead(self) -> Run:
+        """This run as its next round sees it, begun while this one goes on: the same journal, facts, budget and permits.
+
+        Its attempts recall nothing that the round under way adds. `left` is called when nothing more is done with it.
+        """
+        view = copy.copy(self)
+        view.round, view.known, view._holder = self.round + 1, self.round - 1, "ahead"
+        return view
+
+    def called(self, phase: str) -> str:
+        """What a phase is called where it is shown."""
+        return phase if self.known is None else f"{phase}, ahead"
+
+    def left(self) -> None:
+        """Give back the model and the memory of what was made ahead. Processes on other nodes stay for the next time."""
+        self._parts.leave(self._holder, "model", "memory")
 
     def close(self) -> None:
         """Close the open parts and let others write; what was read can still be read. Closing twice is allowed."""
         with self._lock:
             try:
-                for _, part in self._parts.values():
-                    part.close()
+                self._parts.close()
             finally:
-                self._parts.clear()
                 self.notes.close()
                 if self._held:
                     with self._counting:
                         self._counted.write()
                     self._held.release()
                 self._held = None
+
+    def _said(self, prefix: str) -> int:
+        """How many facts begin so."""
+        return sum(name.startswith(prefix) for name in list(self.facts))
 
     def _append(self, record: dict[str, Any]) -> tuple[Line, bool]:
         """Journal a record; its line, and whether that says just what the record does."""

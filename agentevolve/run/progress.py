@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 Advance = Callable[[str], None]
 
@@ -16,16 +21,48 @@ def progress(what: str, total: int, *, quiet: bool = False) -> Iterator[Advance]
     if quiet or total == 0:
         yield lambda note: None
     elif sys.stderr.isatty():
-        with _bar(what, total) as advance:
+        with _bars.one(what, total) as advance:
             yield advance
     else:
         yield from _lines(what, total)
 
 
-@contextmanager
-def _bar(what: str, total: int) -> Iterator[Advance]:
+class _Bars:
+    """The bars that are shown now: in one display, since two would write over each other."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._display: Progress | None = None
+        self._shown = 0
+
+    @contextmanager
+    def one(self, what: str, total: int) -> Iterator[Advance]:
+        """A bar below those that are there; all of them stay until the last has ended."""
+        from rich.markup import escape
+
+        with self._lock:
+            if self._display is None:
+                self._display = _display()
+                self._display.start()
+            self._shown += 1
+            display = self._display
+            bar = display.add_task(escape(what), total=total, note="")
+        try:
+            yield lambda note: display.update(bar, advance=1, note=escape(note))
+        finally:
+            with self._lock:
+                display.stop_task(bar)
+                self._shown -= 1
+                if not self._shown:
+                    display.stop()
+                    self._display = None
+
+
+_bars = _Bars()
+
+
+def _display() -> Progress:
     from rich.console import Console
-    from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     left = (
@@ -35,9 +72,7 @@ def _bar(what: str, total: int) -> Iterator[Advance]:
         TimeElapsedColumn(),
         TextColumn("left"),
     )
-    with Progress(*left, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=Console(stderr=True)) as bar:
-        task = bar.add_task(escape(what), total=total, note="")
-        yield lambda note: bar.update(task, advance=1, note=escape(note))
+    return Progress(*left, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=Console(stderr=True))
 
 
 def _lines(what: str, total: int) -> Iterator[Advance]:

@@ -9,6 +9,7 @@ one that a killed run has left, it takes in what was not told, and charges what 
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from contextlib import closing
@@ -23,15 +24,22 @@ PATIENCE = 30.0  # seconds in which a worker ends whose run was killed
 
 
 def shards_of(run: Run) -> list[Path]:
-    """The shards that lie in the run's folder."""
-    return sorted(path for path in (run.folder / SHARDS).glob("*") if path.is_dir())
+    """The shards that lie in the run's folder and belong to no rollout under way."""
+    return sorted(path for path in _left(run) if path.is_dir())
+
+
+def _left(run: Run) -> list[Path]:
+    return [path for path in (run.folder.resolve() / SHARDS).glob("*") if path not in run.at_work]
 
 
 def take_in_all(run: Run) -> None:
     """Take in every shard that a process before this one has left; then nothing is left of it there."""
     for shard in shards_of(run):
         take_in(shard, run)
-    shutil.rmtree(run.folder / SHARDS, ignore_errors=True)
+    for path in _left(run):  # what showed its nodes that they see the folder
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # there is none, or a rollout is under way
+        (run.folder / SHARDS).rmdir()
 
 
 def take_in(shard: Path, run: Run, patience: float = PATIENCE) -> set[str]:

@@ -12,7 +12,7 @@ from agentevolve.view.schema import USAGE
 
 SEED = re.compile(r"seed-(\d{1,9})")
 SHIFT = 40  # bits for a place in a journal: a terabyte
-KEPT = ("evaluation ", "gate ", "taken back ", "refused/")  # the facts whose values are kept: pages show them
+KEPT = ("evaluation ", "gate ", "taken back ", "begun ", "refused/")  # the facts whose values are kept: pages show them
 PAID = ("ask/", "lost/", "spent/")  # the facts that say what something has cost
 
 Line = Mapping[str, Any]

@@ -170,6 +170,69 @@ def test_what_a_killed_driver_has_left_is_taken_in_also_on_threads(cluster, tmp_
         settled(tmp_path / "cut", server, kills=1)
 
 
+class Counting:
+    """Answers as `learn` does, taking its time, and knows how many it answered at once."""
+
+    def __init__(self):
+        self.now, self.most, self.lock = 0, 0, threading.Lock()
+
+    def __call__(self, messages):
+        with self.lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        time.sleep(0.2)
+        with self.lock:
+            self.now -= 1
+        return learn(messages)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_asynchronous_rounds_come_to_the_same_as_on_threads_also_when_the_driver_dies(cluster, tmp_path, killed):
+    ahead, counting = ("asynchronous=true", "gate.rule=none"), Counting()
+    with Server(learn) as calm, Server(counting) as server:
+        expected = (*prepared(tmp_path / "calm", calm)["evolve"], *ahead)
+        assert ended(*expected, place=tmp_path / "calm")[0] == 0
+        words = elsewhere(cluster, (*prepared(tmp_path / "ray", server)["evolve"], *ahead))
+        process, journal = command(*words, place=tmp_path / "ray"), tmp_path / "ray" / "out" / "journal.jsonl"
+        if killed:
+            until = time.monotonic() + 120
+            while not (journal.exists() and b'"phase":"3/acquire"' in journal.read_bytes()) and process.poll() is None:
+                assert time.monotonic() < until
+                time.sleep(0.01)
+            process.kill()
+            process.communicate()
+            assert b'"gate 2/val"' not in journal.read_bytes()
+            process = command(*again(words), place=tmp_path / "ray")
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        assert outcomes(tmp_path / "ray") == outcomes(tmp_path / "calm")
+        assert set(makings(tmp_path / "ray").values()) == {1}
+        lines = [json.loads(line) for line in journal.read_text().splitlines()]
+        order = [line["data"]["phase"] if line["kind"] == "trajectory" else line.get("name", "") for line in lines]
+        assert order.index("3/acquire") < order.index("gate 2/val")
+        assert killed or counting.most <= 4  # of the workers; what a killed driver's nodes have under way still ends
+        assert not (tmp_path / "ray" / "out" / SHARDS).exists()
+        settled(tmp_path / "ray", server, kills=int(killed))
+
+
+def test_a_limit_holds_for_all_nodes_and_both_phases_of_asynchronous_rounds(cluster, tmp_path):
+    with Server(learn) as calm, Server(Counting()) as server:
+        ahead = ("asynchronous=true", "gate.rule=none")
+        assert ended(*prepared(tmp_path / "calm", calm)["evolve"], *ahead, place=tmp_path / "calm")[0] == 0
+        words = elsewhere(cluster, (*prepared(tmp_path / "ray", server)["evolve"], *ahead))
+        limit = sum(run.spent().tokens for run in runs(tmp_path / "calm")) * 2 // 3
+        code, _, err = ended(*words, f"max_tokens={limit}", place=tmp_path / "ray")
+        assert code == 3, err
+        (run,) = runs(tmp_path / "ray")
+        spent = run.spent()
+        assert limit // 3 < spent.tokens - spent.embedded_tokens <= limit
+        settled(tmp_path / "ray", server)
+        code, _, err = ended(*again(words), place=tmp_path / "ray")
+        assert code == 0, err
+        assert outcomes(tmp_path / "ray") == outcomes(tmp_path / "calm")
+        settled(tmp_path / "ray", server)
+
+
 @pytest.mark.slow
 def test_twenty_nodes_and_ten_drivers_die_and_nothing_is_lost_doubled_or_unpaid(cluster, tmp_path):
     """One run after the other, until so many have died; each must end as it does on threads."""

@@ -3,13 +3,15 @@
     python tests/bench/simulate.py                       # tables and simulate.png
     python tests/bench/simulate.py --from runs/mine      # with the lengths and latencies of a run's attempts
     python tests/bench/simulate.py --validate            # beside real runs on this machine: threads, and Ray's nodes
+    python tests/bench/simulate.py --asynchronous        # beside real evolutions, with asynchronous rounds and without (--on ray)
 
 The model. An attempt is a chain of turns; a turn waits for its latency (any number wait at once), then needs `turn` seconds
 of its node's interpreter, which serves one at a time. An ended attempt needs `driver` seconds of the driver, which journals
 it and hands out the next, one at a time as well. Nodes die at random (exponential, `mtbf` each) and are back after `repair`:
 what they had under way is made again. A round acquires, trains for `train` seconds on one node, and evaluates; each waits for
-all of the one before it. *Asynchronous* rounds begin to acquire for round r+1 as soon as round r's attempts are in, with the
-policy of before round r: one round stale at most. Not modelled: a backend that slows down with the number of calls, the
+all of the one before it. *Asynchronous* rounds are those of agentevolve/loop/ahead.py: acquiring for round r+1 begins as soon as
+round r has begun and its attempts are in, evaluations go first, and round r+1 trains when its attempts are in and round r is
+decided. Not modelled: a backend that slows down with the number of calls, the
 network, the disk's bandwidth.
 Latencies are lognormal with the median and spread that are given, or drawn from a run's attempts, with replacement.
 """
@@ -25,6 +27,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -72,7 +75,7 @@ class _Simulation:
 
     def __init__(self, batches: Sequence[Batch], site: Site, luck: random.Random) -> None:
         self.batches, self.site, self.luck = batches, site, luck
-        self.todo = [list(range(len(batch.attempts))) for batch in batches]
+        self.todo = [deque(range(len(batch.attempts))) for batch in batches]
         self.left = [len(batch.attempts) for batch in batches]
         self.open: set[int] = set()
         self.events: list[tuple[float, int, Callable[[float], None]]] = []
@@ -109,7 +112,7 @@ class _Simulation:
         """The driver gives a worker its next attempt, if there is one."""
         for number in sorted(self.open):
             if self.todo[number]:
-                attempt = self.todo[number].pop()
+                attempt = self.todo[number].popleft()
                 self.idle[worker] = False
                 self.under[worker] = number, attempt
                 epoch = self.epoch[worker // self.site.each]
@@ -124,7 +127,7 @@ class _Simulation:
         number, which = self.under[worker]
         latencies = self.batches[number].attempts[which]
         if done == len(latencies):
-            self.ended(now, worker, began)
+            self.ended(now, worker, epoch, began)
             return
 
         def answered(then: float) -> None:
@@ -135,7 +138,7 @@ class _Simulation:
 
         self.at(now + latencies[done], answered)
 
-    def ended(self, now: float, worker: int, began: float) -> None:
+    def ended(self, now: float, worker: int, epoch: int, began: float) -> None:
         number, _ = self.under.pop(worker)
         self.worked += now - began
         self.driver = max(now, self.driver) + self.site.driver
@@ -146,7 +149,12 @@ class _Simulation:
             for other, batch in enumerate(self.batches):
                 if number in batch.after and not any(self.left[before] for before in batch.after):
                     self.at(self.driver + batch.wait, lambda then, other=other: self.opened(then, other))
-        self.at(self.driver, lambda then: self.hand_out(then, worker))
+
+        def is_free(then: float) -> None:
+            if epoch == self.epoch[worker // self.site.each]:  # else its node has died: it is free when that is back
+                self.hand_out(then, worker)
+
+        self.at(self.driver, is_free)
 
     def dies_later(self, now: float, node: int) -> None:
         self.at(now + self.luck.expovariate(1 / self.site.mtbf), lambda then: self.died(then, node))
@@ -157,7 +165,7 @@ class _Simulation:
         for worker in workers:
             if worker in self.under:
                 number, which = self.under.pop(worker)
-                self.todo[number].append(which)
+                self.todo[number].appendleft(which)
                 self.lost += 1
             self.idle[worker] = False
         back = now + self.site.repair
@@ -175,15 +183,24 @@ def drawn(n: int, luck: random.Random, pool: Sequence[Attempt] = (), median: flo
     return [tuple(median * luck.lognormvariate(0, spread) for _ in range(luck.randint(3, 8))) for _ in range(n)]
 
 
-def rounds(n: int, acquire: Sequence[Attempt], evaluate: Sequence[Attempt], train: float, *, stale: bool) -> list[Batch]:
-    """The batches of `n` rounds; evaluations come first where both may begin."""
+def rounds(n: int, acquire: Sequence[Attempt], arms: Sequence[Sequence[Attempt]], train: float, *, stale: bool) -> list[Batch]:
+    """The batches of `n` rounds; arms are measured one after the other, before what is made for the next round."""
     found: list[Batch] = []
+    each = len(arms) + 1  # batches a round: its arms, then what it acquires
+
+    def decided(number: int) -> int:
+        return number * each + len(arms) - 1
+
     for number in range(n):
-        measured = 2 * (number - 1)
-        after = () if not number else (measured + 1,) if stale else (measured,)
-        if stale and number > 1:
-            after += (2 * (number - 2),)  # the round before the last is decided: no policy is older than that
-        found += [Batch(evaluate, (2 * number + 1,), train), Batch(acquire, after)]
+        lived = number * each + len(arms)
+        found.append(Batch(arms[0], (lived, *([decided(number - 1)] if number else [])), train))
+        found += [Batch(arm, (number * each + place,)) for place, arm in enumerate(arms[1:])]
+        if not number:
+            found.append(Batch(acquire))
+        elif not stale:
+            found.append(Batch(acquire, (decided(number - 1),)))
+        else:  # the round before has begun: its attempts are in, and the one before it is decided
+            found.append(Batch(acquire, (lived - each, *([decided(number - 2)] if number > 1 else []))))
     return found
 
 
@@ -239,7 +256,7 @@ def show(pool: Sequence[Attempt], args: argparse.Namespace) -> None:
             luck = random.Random(0)
             acquire, evaluate = drawn(2_000, luck, pool), drawn(400, luck, pool)
             one, other = (
-                simulate(rounds(5, acquire, evaluate, train, stale=stale), site._replace(workers=workers), random.Random(0))
+                simulate(rounds(5, acquire, [evaluate], train, stale=stale), site._replace(workers=workers), random.Random(0))
                 for stale in (False, True)
             )
             print(f"| {workers:,} | {train:.0f} | {one.wall:,.0f} | {one.idle:.0%} | {other.wall:,.0f} | {other.idle:.0%} | "
@@ -330,6 +347,89 @@ def pilot(on: str) -> tuple[float, float, list[Attempt]]:
     return turn, driver, [(one.seconds / len(one.turns),) * len(one.turns) for one in kept]
 
 
+# --- asynchronous rounds, beside real evolutions ---
+
+PACED = """\
+name: paced
+about: Walk to the lamp, at a pace.
+env: paced:Paced
+settings: {pause: 0.2}
+splits: {train: {seeds: [0, 1000]}, val: {seeds: [1000, 1100]}}
+licence: MIT
+"""
+ROUNDS, LEARNT, HELD = 4, 128, 32
+
+
+def asynchronous(on: str) -> None:
+    """Evolutions in which training is a pause, and what the model says of the very same latencies."""
+    sys.path.insert(0, str(TESTS))
+    if on == "ray":  # a cluster that is there: what it takes to start one is another matter
+        import ray
+
+        places = [str(TESTS), str(TESTS / "bench"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        os.environ |= {"PYTHONPATH": os.pathsep.join(places), "RAY_USAGE_STATS_ENABLED": "0"}
+        ray.init(address="local", include_dashboard=False, log_to_driver=False)
+    print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {ROUNDS} rounds of {LEARNT} attempts to "
+          f"learn from and two arms of {HELD}; {on}\n")  # fmt: skip
+    print("| workers | training, s | wall, s | predicted | asynchronous, s | predicted | gain | predicted | load |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    evolved(4, 0.0, stale=True, tasks=4, on=on)  # what is slow at the first time is through
+    for workers, train in ((16, 2.0), (16, 8.0), (48, 2.0), (48, 8.0)):
+        real = [evolved(workers, train, stale=stale, on=on) for stale in (False, True)]
+        guess = [guessed(workers, train, stale=stale, on=on) for stale in (False, True)]
+        told = " | ".join(f"{real[one]:.1f} | {guess[one]:.1f}" for one in (0, 1))
+        gain = " | ".join(f"{1 - of[1] / of[0]:.0%}" for of in (real, guess))
+        print(f"| {workers} | {train:.0f} | {told} | {gain} | {os.getloadavg()[0]:.1f} |", flush=True)
+
+
+def evolved(workers: int, train: float, *, stale: bool, tasks: int = LEARNT, on: str = "threads") -> float:
+    """The seconds that an evolution takes for real."""
+    from agentevolve.config import Config
+    from agentevolve.loop.evolve import evolve
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "paced.yaml"
+        path.write_text(PACED)
+        config = Config.model_validate(
+            {
+                "tasks": str(path),
+                "model": "oracle",
+                "method": "paced:pausing",
+                "settings": {"training": train},
+                "embedder": "hash",
+                "workers": {"count": workers, "on": on},
+                "rounds": ROUNDS,
+                "train": {"tasks": tasks},
+                "val": {"tasks": min(tasks, HELD)},
+                "arms": ["base", "memory"],
+                "gate": {"rule": "none"},
+                "asynchronous": stale,
+            }
+        )
+        began = time.monotonic()
+        evolve(config, Path(folder) / "run", quiet=True)
+        return time.monotonic() - began
+
+
+def guessed(workers: int, train: float, *, stale: bool, on: str = "threads") -> float:
+    """The seconds that the model says the same evolution takes."""
+    from paced import pace
+
+    from agentevolve.load import load_task_set, tasks_of
+    from agentevolve.loop.evolve import practised
+
+    def paced_as(tasks: Sequence[object]) -> list[Attempt]:
+        return [(told["pause"],) * told["length"] for told in map(pace, tasks)]
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "paced.yaml"
+        path.write_text(PACED)
+        task_set = load_task_set(path)
+        acquire, arm = paced_as(practised(task_set, LEARNT, 0)), paced_as(tasks_of(task_set, "val", limit=HELD))
+    site = Site(workers, 10_000, *{"threads": (0.0005, 0.0014), "ray": (0.0009, 0.0034)}[on])
+    return simulate(rounds(ROUNDS, acquire, [arm, arm], train, stale=stale), site, random.Random(0)).wall
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--from", dest="run", type=Path, help="a run whose attempts' lengths and latencies are drawn from")
@@ -338,8 +438,12 @@ def main() -> None:
     parser.add_argument("--picture", default="simulate.png")
     parser.add_argument("--validate", action="store_true")
     parser.add_argument("--nodes", type=int, default=1, help="nodes of the local cluster, for --validate")
+    parser.add_argument("--asynchronous", action="store_true")
+    parser.add_argument("--on", choices=("threads", "ray"), default="threads", help="where, for --asynchronous")
     args = parser.parse_args()
-    if args.validate:
+    if args.asynchronous:
+        asynchronous(args.on)
+    elif args.validate:
         validate(args)
     else:
         show(pool_of(args.run) if args.run else [], args)

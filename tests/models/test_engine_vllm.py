@@ -173,6 +173,32 @@ def test_an_evolution_acts_learns_and_is_measured_on_the_server(server, folder, 
     assert made.base == catalog.resolve_weights(str(folder)).identity
 
 
+def test_with_asynchronous_rounds_no_adapter_comes_or_goes_under_a_request(server, folder, tmp_path):
+    """vLLM has answered requests in flight with another adapter once one was added: there are none, though two phases act."""
+    server.pause = 0.3  # a chat lasts longer than what it takes to train
+    config = evolving(tmp_path, folder, server.url)
+    task_file(tmp_path, length=2, limit=4)
+    lora = {"rank": 4, "epochs": 1, "learning_rate": 2e-2, "batch_size": 8}
+    settings = config.settings | {"epsilon": [1.0, 0.3], "lora": lora}
+    more = {"asynchronous": True, "rounds": 3, "settings": settings, "workers": {"count": 3}, "gate": {"rule": "none"}}
+    config = Config.model_validate(config.model_dump() | more)
+    check(config)
+    (run,) = evolve(config, tmp_path / "run", quiet=True)
+    assert {one.end for one in run.attempts().values()} <= {"terminated", "truncated"}
+    names = {None: str(folder)}
+    for number in (1, 2, 3):
+        made = read_adapter(tmp_path / "run" / "adapters" / f"round-{number}")
+        names[f"round-{number}"] = f"agentevolve-{made.identity[:32]}"
+    acting = [{one.policy.adapter for one in run.attempts().values() if one.phase == f"{number}/acquire"} for number in (1, 2, 3)]
+    assert acting == [{None}, {None}, {"round-1"}]
+    asked = server.answered_by("/v1/chat/completions")
+    assert set(asked) == set(names.values())
+    # the base is measured before the first adapter: what it answers after that, it answers ahead
+    assert names[None] in asked[asked.index(names["round-1"]) :]
+    assert server.changes and set(server.changes) == {0}
+    assert server.loaded == {} and len(server.answered_by("/v1/load_lora_adapter")) >= 3
+
+
 def test_an_adapter_is_loaded_and_proven_on_every_server_and_one_that_is_away_is_left_out(server, folder, tmp_path, capsys):
     with StandIn(folder) as other:
         config = evolving(tmp_path, folder, f"{server.url}, http://127.0.0.1:9/v1, {other.url}")

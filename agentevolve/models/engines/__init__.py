@@ -4,12 +4,13 @@
 - `transformers`: a transformers folder inside this process; needs nothing but the training's own packages, and is the slowest
 - `vllm`: a vLLM server, a child of this process or one that the user runs; for GPUs
 
-An engine is one policy's: adapters come and go between phases, never under a request.
+An engine is one policy's: adapters come and go between phases, or between the requests of two phases at once, never under one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +29,9 @@ class Engine(Protocol):
 
     def held(self, choices: Sequence[str], form: dict[str, Any] | None, slot: int) -> tuple[str, dict[str, Any]]:
         """What holds an answer to `choices`, or to the JSON schema `form`, in a request; the way's name first."""
+
+    def call(self) -> AbstractContextManager[None]:
+        """What each request is sent within."""
 
     def count(self, text: str) -> int:
         """The tokens of `text`, as the model reads it within a conversation."""

@@ -12,6 +12,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,10 @@ class Engine:
             return "grammar", {"extra_body": body | {"grammar": grammar(choices)}}
         shape = {"response_format": form} if form else {}
         return next(iter(shape), "free text"), {"extra_body": body} | shape
+
+    def call(self) -> AbstractContextManager[None]:
+        """Nothing stands in the way of a request."""
+        return nullcontext()
 
     def count(self, text: str) -> int:
         """The tokens of `text`, as the model reads it within a conversation."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,10 @@ class Engine:
     def held(self, choices: Sequence[str], form: dict[str, Any] | None, slot: int) -> tuple[str, dict[str, Any]]:
         """To one of `choices`, token by token; else to nothing."""
         return ("choices", {"extra_body": {"choices": list(choices)}}) if choices else ("free text", {})
+
+    def call(self) -> AbstractContextManager[None]:
+        """Nothing stands in the way of a request."""
+        return nullcontext()
 
     def count(self, text: str) -> int:
         """The tokens of `text`, as the model reads it within a conversation."""

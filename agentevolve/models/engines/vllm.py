@@ -1,7 +1,9 @@
 """A vLLM server: one that the user runs, or a child of this process on loopback. The base stays loaded, adapters come and go.
 
 vLLM keeps answers of an adapter's name in its caches, so a name is the hash of the adapter's weights and never means others; an
-adapter is loaded before a phase and unloaded after it. A server loads adapters at run time only if it was started for it:
+adapter is loaded before a phase and unloaded after it. vLLM has also answered requests in flight with another adapter once one
+was added (its issue 47724): so while an adapter is loaded or unloaded, no request of this process is in flight. A server loads
+adapters at run time only if it was started for it:
 
     VLLM_ALLOW_RUNTIME_LORA_UPDATING=True vllm serve BASE --enable-lora --max-lora-rank 64
 """
@@ -15,8 +17,10 @@ import secrets
 import shutil
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +58,10 @@ class Engine:
             return "structured_outputs", {"extra_body": {"structured_outputs": {"choice": list(choices)}}}
         return ("response_format", {"response_format": form}) if form else ("free text", {})
 
+    def call(self) -> AbstractContextManager[None]:
+        """Waits while an adapter is loaded or unloaded."""
+        return _door(self.url).call()
+
     def count(self, text: str) -> int:
         """The tokens of `text`, as the model reads it within a conversation."""
         return _counted(self.url, self._key, self.base, text)
@@ -67,7 +75,8 @@ class Engine:
             "temperature": 0.0,
             "prompt_logprobs": 0,
         }
-        told = _asked(self.url, self._key, "POST", "/completions", asked)["choices"]
+        with self.call():
+            told = _asked(self.url, self._key, "POST", "/completions", asked)["choices"]
         last = [one["prompt_logprobs"][-1] for one in sorted(told, key=lambda one: one["index"])]
         return {token: float(found[str(token)]["logprob"]) for token, found in zip(tokens, last, strict=True)}
 
@@ -76,7 +85,8 @@ class Engine:
         if self._loaded:
             self._loaded = False
             try:
-                _asked(self.url, self._key, "POST", "/unload_lora_adapter", {"lora_name": self.adapter})
+                with _door(self.url).change():
+                    _asked(self.url, self._key, "POST", "/unload_lora_adapter", {"lora_name": self.adapter})
             except AgentevolveError:  # it was evicted, or the server is gone: nothing to give back
                 return
 
@@ -129,6 +139,46 @@ class Refused(AgentevolveError):
         self.status = status
 
 
+class _Door:
+    """Of a server: any number of calls at a time, or one change of what is loaded. What changes keeps new calls waiting."""
+
+    def __init__(self) -> None:
+        self._moved = threading.Condition()
+        self._calls, self._changes, self._changing = 0, 0, False
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """A request is in flight meanwhile."""
+        with self._moved:
+            self._moved.wait_for(lambda: not self._changes)
+            self._calls += 1
+        try:
+            yield
+        finally:
+            with self._moved:
+                self._calls -= 1
+                self._moved.notify_all()
+
+    @contextmanager
+    def change(self) -> Iterator[None]:
+        """None is in flight meanwhile."""
+        with self._moved:
+            self._changes += 1
+            self._moved.wait_for(lambda: not self._calls and not self._changing)
+            self._changing = True
+        try:
+            yield
+        finally:
+            with self._moved:
+                self._changes, self._changing = self._changes - 1, False
+                self._moved.notify_all()
+
+
+@functools.cache
+def _door(url: str) -> _Door:
+    return _Door()
+
+
 _CHILDREN: dict[Path, subprocess.Popen[bytes]] = {}
 
 
@@ -141,7 +191,8 @@ def _opened(url: str, key: str, base: catalog.LocalModel, adapter: Path | None) 
     if called not in _models(url, key):
         try:
             asked = {"lora_name": called, "lora_path": str(adapter.resolve())}
-            _asked(url, key, "POST", "/load_lora_adapter", asked)
+            with _door(url).change():
+                _asked(url, key, "POST", "/load_lora_adapter", asked)
         except Refused as refused:
             how = f"; a server that loads adapters is started with: {HOW}" if refused.status in (400, 404, 405) else ""
             raise AgentevolveError(f"{adapter}: {refused}{how}") from None
