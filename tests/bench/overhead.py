@@ -13,7 +13,8 @@ left as it is.
 
 Contestants: httpx (a bare POST), litellm hosted_vllm/ and openai/ (litellm.completion), agentevolve through both (a whole
 rollout: world, prompt, choices, journal with fsync), local (agentevolve by the route of its embedded engine), dspy
-(dspy.Predict), inspect (a solver that calls generate), verifiers (a MultiTurnEnv).
+(dspy.Predict), inspect (a solver that calls generate), verifiers (a MultiTurnEnv), ldp (a SimpleAgent without tools in an
+aviary environment). LiteLLM is called through `hosted_vllm/` by dspy and ldp, the openai client by inspect and verifiers.
 """
 
 from __future__ import annotations
@@ -234,6 +235,33 @@ def by_verifiers(url: str) -> Callable[[], None]:
     return episode
 
 
+def by_ldp(url: str) -> Callable[[], None]:
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+    from aviary.core import Environment, Message
+    from ldp.agent import SimpleAgent
+    from ldp.alg import RolloutManager
+    from lmi.config import LLMConfig, ModelSpec
+
+    class Walk(Environment):  # type: ignore[misc]
+        async def reset(self) -> Any:
+            self.turn = 0
+            return [Message(content=f"{SEEN}Turn 0.")], []
+
+        async def step(self, action: Any) -> Any:
+            self.turn += 1
+            return [Message(content=f"{SEEN}Turn {self.turn}.")], 0.0, self.turn == TURNS, False
+
+    config = LLMConfig(models=[ModelSpec.from_name("hosted_vllm/m", api_base=url, api_key="none")])
+    agent = SimpleAgent(llm_config=config, sys_prompt="Walk to the lamp. Answer with one of: left, right, wait.")
+
+    def episode() -> None:
+        rollouts = RolloutManager(agent, catch_agent_failures=False, catch_env_failures=False)
+        [found] = asyncio.run(rollouts.sample_trajectories(environments=[Walk()]))
+        assert len(found.steps) == TURNS
+
+    return episode
+
+
 CONTESTANTS: dict[str, Callable[[str], Callable[[], None]]] = {
     "httpx": by_httpx,
     "litellm hosted_vllm/": by_litellm("hosted_vllm"),
@@ -243,6 +271,7 @@ CONTESTANTS: dict[str, Callable[[str], Callable[[], None]]] = {
     "dspy": by_dspy,
     "inspect": by_inspect,
     "verifiers": by_verifiers,
+    "ldp": by_ldp,
 }
 
 
