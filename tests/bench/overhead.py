@@ -13,7 +13,7 @@ left as it is.
 
 Contestants: httpx (a bare POST), litellm hosted_vllm/ and openai/ (litellm.completion), agentevolve through both (a whole
 rollout: world, prompt, choices, journal with fsync), local (agentevolve by the route of its embedded engine), dspy
-(dspy.Predict), inspect (a solver that calls generate), verifiers (a MultiTurnEnv), ldp (a SimpleAgent without tools in an
+(dspy.Predict), inspect (a solver that calls generate), verifiers (a MultiTurnEnv of 0.1), ldp (a SimpleAgent without tools in an
 aviary environment). LiteLLM is called through `hosted_vllm/` by dspy and ldp, the openai client by inspect and verifiers.
 """
 
@@ -220,6 +220,7 @@ def by_verifiers(url: str) -> Callable[[], None]:
     import verifiers as vf
     from datasets import Dataset
     from openai import AsyncOpenAI
+    from verifiers.clients import OpenAIChatCompletionsClient
 
     class Play(vf.MultiTurnEnv):  # type: ignore[misc,name-defined]
         async def env_response(self, messages: Any, state: Any, **_: Any) -> Any:
@@ -227,7 +228,7 @@ def by_verifiers(url: str) -> Callable[[], None]:
 
     rows = Dataset.from_list([{"prompt": [{"role": "user", "content": f"{SEEN}Turn 0."}], "answer": ""}])
     env = Play(dataset=rows, eval_dataset=rows, rubric=vf.Rubric(funcs=[lambda **_: 0.0], weights=[1.0]), max_turns=TURNS)
-    client = AsyncOpenAI(base_url=url, api_key="none")
+    client = OpenAIChatCompletionsClient(AsyncOpenAI(base_url=url, api_key="none"))
 
     def episode() -> None:
         asyncio.run(env.evaluate(client, "m", num_examples=1, rollouts_per_example=1))
