@@ -224,7 +224,7 @@ def by_verifiers(url: str) -> Callable[[], None]:
 
     class Play(vf.MultiTurnEnv):  # type: ignore[misc,name-defined]
         async def env_response(self, messages: Any, state: Any, **_: Any) -> Any:
-            return [{"role": "user", "content": f"{SEEN}Turn."}]
+            return [vf.UserMessage(content=f"{SEEN}Turn.")]
 
     rows = Dataset.from_list([{"prompt": [{"role": "user", "content": f"{SEEN}Turn 0."}], "answer": ""}])
     env = Play(dataset=rows, eval_dataset=rows, rubric=vf.Rubric(funcs=[lambda **_: 0.0], weights=[1.0]), max_turns=TURNS)
