@@ -107,20 +107,21 @@ class _Refused(yaml.YAMLError):
     """It is YAML, but not what we take."""
 
 
-class _Reader(yaml.SafeLoader):
+class _Reader(yaml.composer.Composer, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # libyaml's, if there
     """As SafeLoader, within bounds that hold for what aliases stand for too; a key that is there twice is refused.
 
     "1:30" is text: YAML 1.1 reads it as 90.
     """
 
     def __init__(self, text: str) -> None:
-        super().__init__(text)
+        super(yaml.composer.Composer, self).__init__(text)
+        yaml.composer.Composer.__init__(self)
         self._sizes: dict[int, int] = {}
         self._size = self._depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """The next node, counted."""
-        alias, before, line = self.check_event(yaml.AliasEvent), self._size, self.line + 1
+        alias, before, line = self.check_event(yaml.AliasEvent), self._size, self.peek_event().start_mark.line + 1
         self._depth += 1
         if self._depth > DEEPEST:
             raise _Refused(f"line {line}: nested deeper than {DEEPEST}")

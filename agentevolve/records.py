@@ -54,8 +54,8 @@ class Usage(Record):
 
     def __add__(self, other: Usage) -> Usage:
         """The field-wise sum."""
-        mine, theirs = self.model_dump(), other.model_dump()
-        return Usage(**{name: mine[name] + theirs[name] for name in mine})
+        theirs = other.__dict__
+        return Usage(**{name: mine + theirs[name] for name, mine in self.__dict__.items()})
 
     @property
     def tokens(self) -> int:

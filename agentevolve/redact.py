@@ -8,6 +8,7 @@ written, so a false alarm would damage what is remembered, and a clean text may 
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Iterable
@@ -16,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 HIDDEN = "[secret]"
 SHORTEST = 8  # characters of a secret
+SHORT = 64  # characters of a text that is likely to be seen again
 NAMES = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_CREDENTIALS")  # how an environment variable's name ends that holds one
 # words that a journal is made of: no secret, even where a variable holds one of them
 WORDS = frozenset({"trajectory", "terminated", "truncated", "assistant", "reflection", "workflow"})
@@ -201,13 +203,20 @@ def secret_in(address: str | None) -> str | None:
 
 def redact(text: str) -> str:
     """The text without secrets."""
-    for value in _values():
+    return (_redacted_again if len(text) <= SHORT else _redacted)(text, _values())
+
+
+def _redacted(text: str, values: tuple[str, ...]) -> str:
+    for value in values:
         if value in text:
             text = text.replace(value, HIDDEN)
     low = text.lower()
     text = _without(NAMED_FORMS, low, text)
     words = " ".join(LONG.findall(" ".join([word for word in low.split() if len(word) >= SHORTEST_WORD])))
     return _without(FORMS, words, text) if words else text
+
+
+_redacted_again = functools.lru_cache(maxsize=4_096)(_redacted)  # names of fields and actions, said over and over
 
 
 def _without(forms: Iterable[Form], low: str, text: str) -> str:

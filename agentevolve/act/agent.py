@@ -1,5 +1,6 @@
-"""The agent: a LangGraph graph, recall → act → observe ⟲, until the environment ends. The only file that imports langgraph.
+"""The agent: a LangGraph graph, recall → turn ⟲, until the environment ends. The only file that imports langgraph.
 
+A turn is to act and to observe: one node, since each step of a graph costs as much again as all else that is done for it here.
 The state holds the conversation, which only grows at its end, so that a backend's prompt cache serves every step; the parts
 (environment, model, memory) travel in the graph's context.
 """
@@ -10,7 +11,7 @@ import functools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
 
 from agentevolve.act.prompting import cleaned_tools, exchange, opening, rules, shown
 from agentevolve.act.recall import Asked, Recalled, at_start, at_turn
@@ -20,6 +21,9 @@ from agentevolve.policy import Policy
 from agentevolve.protocols import AgentevolveError, Environment, Memory, Model, ModelError, Reply
 from agentevolve.records import Looked, Message, Task, Turn, Usage
 from agentevolve.run.spans import span
+
+if TYPE_CHECKING:
+    from langgraph.types import Command
 
 ENDLESS = 2**31 - 1  # graph steps: how long an episode is, the environment alone decides
 
@@ -60,11 +64,10 @@ class Attempt:
 
 
 class State(TypedDict):
-    """What flows through the graph: the conversation, the actions that are admissible now, and what was just chosen."""
+    """What flows through the graph: the conversation, and the actions that are admissible now."""
 
     messages: list[Message]
     actions: tuple[str, ...]
-    reply: Reply
 
 
 class Held(Protocol):
@@ -77,23 +80,19 @@ class Held(Protocol):
 
 def play(attempt: Attempt) -> Attempt:
     """Play the attempt's task from reset to end; `attempt` is filled in as it goes, whatever is raised on the way."""
-    state = State(messages=[], actions=(), reply=Reply("", Usage()))
-    _graph().invoke(state, context=attempt, config={"recursion_limit": ENDLESS})
+    _graph().invoke(State(messages=[], actions=()), context=attempt, config={"recursion_limit": ENDLESS})
     return attempt
 
 
 @functools.cache
 def _graph() -> Any:
-    from langgraph.graph import START, StateGraph
+    from langgraph.graph import END, START, StateGraph
 
     graph = StateGraph(State, context_schema=Attempt)
     graph.add_node("recall", _recall)
-    graph.add_node("act", _act)
-    graph.add_node("observe", _observe)
+    graph.add_node("turn", _turn, destinations=("turn", END))
     graph.add_edge(START, "recall")
-    graph.add_edge("recall", "act")
-    graph.add_edge("act", "observe")
-    graph.add_conditional_edges("observe", _next)
+    graph.add_edge("recall", "turn")
     return graph.compile()
 
 
@@ -155,15 +154,24 @@ def _again(attempt: Attempt, observation: str, actions: tuple[str, ...]) -> Reca
     return found
 
 
-def _act(state: State, runtime: Held) -> dict[str, Any]:
+def _turn(state: State, runtime: Held) -> Command[Any]:
+    """Act, observe, and go on until the environment ends."""
+    from langgraph.graph import END
+    from langgraph.types import Command
+
+    attempt = runtime.context
+    update = _observe(attempt, state, _act(attempt, state))
+    return Command(update=update, goto="turn" if attempt.end == "error" else END)
+
+
+def _act(attempt: Attempt, state: State) -> Reply:
     """Choose the next action: at random with probability epsilon, else by the model."""
-    attempt, policy = runtime.context, runtime.context.policy
     attempt.alive()
     seed = attempt.rng.randrange(2**31)
-    explores = attempt.rng.random() < policy.epsilon or (isinstance(attempt.model, RandomModel) and not state["actions"])
+    explores = attempt.rng.random() < attempt.policy.epsilon or (isinstance(attempt.model, RandomModel) and not state["actions"])
     if explores and (action := at_random(attempt.environment, state["actions"], attempt.tools, attempt.rng)) is not None:
-        return {"reply": Reply(action, Usage())}
-    return {"reply": _ask(attempt, state, seed)}
+        return Reply(action, Usage())
+    return _ask(attempt, state, seed)
 
 
 def _ask(attempt: Attempt, state: State, seed: int) -> Reply:
@@ -186,10 +194,8 @@ def _ask(attempt: Attempt, state: State, seed: int) -> Reply:
     return reply
 
 
-def _observe(state: State, runtime: Held) -> dict[str, Any]:
+def _observe(attempt: Attempt, state: State, reply: Reply) -> State:
     """Take the action and note what came back."""
-    attempt = runtime.context
-    reply = state["reply"]
     with span("execute_tool", action=reply.text, tools=attempt.tools, env=attempt.task.env) as told:
         step = attempt.environment.step(reply.text)
         told.set(step=step)
@@ -214,13 +220,7 @@ def _observe(state: State, runtime: Held) -> dict[str, Any]:
     said, seen = exchange(turn, attempt.policy.show_actions)
     if reply.thinking:
         said = said.model_copy(update={"thinking": reply.thinking})
-    return {"messages": [*state["messages"], said, seen], "actions": actions}
-
-
-def _next(state: State, runtime: Held) -> str:
-    from langgraph.graph import END
-
-    return "act" if runtime.context.end == "error" else END
+    return State(messages=[*state["messages"], said, seen], actions=actions)
 
 
 def _shuffled(info: dict[str, Any], rng: random.Random) -> tuple[str, ...]:

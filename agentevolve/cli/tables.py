@@ -6,20 +6,22 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from agentevolve.evaluate.table import percent, plain
-from agentevolve.load import TaskSet, extra
-from agentevolve.loop.course import Stage
-from agentevolve.loop.forecast import Forecast, Spending
-from agentevolve.loop.policies import Learnt, Unlike
-from agentevolve.memory.audit import Finding
-from agentevolve.memory.curate import Curated
-from agentevolve.memory.forget import Forgotten
-from agentevolve.memory.lineage import Change, Lineage, Thought
-from agentevolve.records import Entry
-from agentevolve.survey import Method
+from agentevolve.load import extra
 
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
+
+    from agentevolve.load import TaskSet
+    from agentevolve.loop.course import Stage
+    from agentevolve.loop.forecast import Forecast, Spending
+    from agentevolve.loop.policies import Learnt, Unlike
+    from agentevolve.memory.audit import Finding
+    from agentevolve.memory.curate import Curated
+    from agentevolve.memory.forget import Forgotten
+    from agentevolve.memory.lineage import Change, Lineage, Thought
+    from agentevolve.records import Entry
+    from agentevolve.survey import Method
 
 
 def task_sets(sets: Sequence[TaskSet], *, detailed: bool) -> list[Table | Text]:
@@ -65,6 +67,8 @@ def forecast(found: Forecast) -> list[Table | Text]:
 
 
 def _spent(name: str, phases: dict[str, Spending]) -> tuple[str, ...]:
+    from agentevolve.loop.forecast import Spending
+
     total = sum(phases.values(), Spending())
     tokens = [f"{one.tokens:,.0f}" for one in phases.values()]
     return name, f"{total.attempts:,.0f}", *tokens, f"{total.tokens:,.0f}", f"{total.usd:.2f}", f"{total.seconds / 60:,.0f}"

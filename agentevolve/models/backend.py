@@ -14,6 +14,7 @@ from agentevolve.run.budget import Budget
 
 GRACE = 10.0  # seconds more for the first calls of a process: LiteLLM imports most of itself then
 PATIENCE = 5.0  # seconds that a call under way is waited for after the run was asked to end
+LOOK = 1.0  # seconds between two looks whether the run was asked to end
 IDLE = 30.0  # seconds that a connection is kept; one that its server has closed meanwhile is not used again
 _warm = threading.Event()
 
@@ -39,10 +40,16 @@ def _keep_connections(package: Any) -> None:
     import httpx
     from litellm.llms.custom_httpx.http_handler import get_ssl_configuration
 
+    class Kept(httpx.HTTPTransport):
+        """All of LiteLLM's handlers share it, and each closes it at its end: that would cut off the calls of the others."""
+
+        def close(self) -> None:
+            pass
+
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=IDLE)
     ssl = get_ssl_configuration()
     package.client_session = httpx.Client(verify=ssl, limits=limits, follow_redirects=True)
-    package.sync_transport = httpx.HTTPTransport(verify=ssl, limits=limits)
+    package.sync_transport = Kept(verify=ssl, limits=limits)
 
 
 @functools.cache
@@ -85,7 +92,7 @@ def within(seconds: float, call: Callable[[], Any], budget: Budget) -> Any:
     threading.Thread(target=ask, daemon=True).start()
     until = time.monotonic() + seconds + (0.0 if _warm.is_set() else GRACE)
     end: float | None = None
-    while not done.wait(0.25):
+    while not done.wait(min(LOOK, max(0.0, until - time.monotonic()))):
         now = time.monotonic()
         end = end or (now + PATIENCE if budget.stopped else None)
         if end and now > end:

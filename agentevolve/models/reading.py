@@ -119,6 +119,8 @@ _HALF = re.compile(r"[\ud800-\udfff]")
 
 def _cleaned(text: str) -> str:
     """Halves of surrogates joined, or replaced where the other half is missing; line ends as \\n; no control characters."""
+    if text.isascii() and text.isprintable():
+        return text
     whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
     return _CONTROL.sub("", _HALF.sub("\ufffd", whole).replace("\r\n", "\n").replace("\r", "\n"))
 

@@ -13,13 +13,15 @@ left as it is.
 
 Contestants: httpx (a bare POST), litellm hosted_vllm/ and openai/ (litellm.completion), agentevolve through both (a whole
 rollout: world, prompt, choices, journal with fsync), local (agentevolve by the route of its embedded engine), dspy
-(dspy.Predict), inspect (a solver that calls generate), verifiers (a MultiTurnEnv).
+(dspy.Predict), inspect (a solver that calls generate), verifiers (a MultiTurnEnv of 0.1), ldp (a SimpleAgent without tools in an
+aviary environment). LiteLLM is called through `hosted_vllm/` by dspy and ldp, the openai client by inspect and verifiers.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import platform
@@ -29,11 +31,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-TURNS = 20
+TURNS, SHORT = 20, 5  # of a conversation; of one with `--wall`
 SEEN = "You stand in a corridor; the lamp is to the right, a few steps away. Exits: left, right. "
 ANSWER = {
     "id": "1",
@@ -83,10 +86,10 @@ def served(latency: float) -> Iterator[str]:
 # --- the contestants: each gives what plays one episode ---
 
 
-def chats() -> Iterator[list[dict[str, str]]]:
+def chats(turns: int = TURNS) -> Iterator[list[dict[str, str]]]:
     """The conversation before each of the turns."""
     said = [{"role": "system", "content": "Walk to the lamp. Answer with one of: left, right, wait."}]
-    for turn in range(TURNS):
+    for turn in range(turns):
         said.append({"role": "user", "content": f"{SEEN}Turn {turn}."})
         yield said
         said.append({"role": "assistant", "content": "wait"})
@@ -217,17 +220,45 @@ def by_verifiers(url: str) -> Callable[[], None]:
     import verifiers as vf
     from datasets import Dataset
     from openai import AsyncOpenAI
+    from verifiers.clients import OpenAIChatCompletionsClient
 
     class Play(vf.MultiTurnEnv):  # type: ignore[misc,name-defined]
         async def env_response(self, messages: Any, state: Any, **_: Any) -> Any:
-            return [{"role": "user", "content": f"{SEEN}Turn."}]
+            return [vf.UserMessage(content=f"{SEEN}Turn.")]
 
     rows = Dataset.from_list([{"prompt": [{"role": "user", "content": f"{SEEN}Turn 0."}], "answer": ""}])
     env = Play(dataset=rows, eval_dataset=rows, rubric=vf.Rubric(funcs=[lambda **_: 0.0], weights=[1.0]), max_turns=TURNS)
-    client = AsyncOpenAI(base_url=url, api_key="none")
+    client = OpenAIChatCompletionsClient(AsyncOpenAI(base_url=url, api_key="none"))
 
     def episode() -> None:
         asyncio.run(env.evaluate(client, "m", num_examples=1, rollouts_per_example=1))
+
+    return episode
+
+
+def by_ldp(url: str) -> Callable[[], None]:
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+    from aviary.core import Environment, Message
+    from ldp.agent import SimpleAgent
+    from ldp.alg import RolloutManager
+    from lmi.config import LLMConfig, ModelSpec
+
+    class Walk(Environment):  # type: ignore[misc]
+        async def reset(self) -> Any:
+            self.turn = 0
+            return [Message(content=f"{SEEN}Turn 0.")], []
+
+        async def step(self, action: Any) -> Any:
+            self.turn += 1
+            return [Message(content=f"{SEEN}Turn {self.turn}.")], 0.0, self.turn == TURNS, False
+
+    config = LLMConfig(models=[ModelSpec.from_name("hosted_vllm/m", api_base=url, api_key="none")])
+    agent = SimpleAgent(llm_config=config, sys_prompt="Walk to the lamp. Answer with one of: left, right, wait.")
+
+    def episode() -> None:
+        rollouts = RolloutManager(agent, catch_agent_failures=False, catch_env_failures=False)
+        [found] = asyncio.run(rollouts.sample_trajectories(environments=[Walk()]))
+        assert len(found.steps) == TURNS
 
     return episode
 
@@ -241,6 +272,7 @@ CONTESTANTS: dict[str, Callable[[str], Callable[[], None]]] = {
     "dspy": by_dspy,
     "inspect": by_inspect,
     "verifiers": by_verifiers,
+    "ldp": by_ldp,
 }
 
 
@@ -274,24 +306,52 @@ def steps(args: argparse.Namespace) -> None:
 
 
 def walls(args: argparse.Namespace) -> None:
-    """256 attempts of 5 turns, a second a call."""
-    os.environ["OVERHEAD_TURNS"] = "5"
+    """256 attempts of 5 turns, a second a call: LiteLLM alone on as many threads, and ours."""
+    os.environ["OVERHEAD_TURNS"] = str(SHORT)
     here = str(Path(__file__).parent)
     sys.path.insert(0, here)
     os.environ["PYTHONPATH"] = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
-    from agentevolve.act.rollout import rollout
-
-    ideal = args.attempts * 5 * 1.0 / args.workers
-    print("| route | on | workers | wall, s | ideal, s | share |\n| --- | --- | --- | --- | --- | --- |")
+    ideal = args.attempts * SHORT * 1.0 / args.workers
+    print("| of | on | workers | wall, s | ideal, s | share | processor, s |\n| --- | --- | --- | --- | --- | --- | --- |")
     with served(1.0) as url:
         for route in ("hosted_vllm", "openai"):
-            run, policy, task = ours(route, url, args.workers, args.on)
-            rollout(policy, [task(n) for n in range(args.workers)], run, phase="warm")
-            began = time.monotonic()
-            rollout(policy, [task(n) for n in range(args.attempts)], run, phase="p")
-            wall = time.monotonic() - began
-            run.close()
-            print(f"| {route}/ | {args.on} | {args.workers} | {wall:.1f} | {ideal:.1f} | {ideal / wall:.3f} |", flush=True)
+            made = {f"agentevolve {route}/": our_attempts(route, url, args.workers, args.on)}
+            if args.on == "threads":
+                made = {f"litellm {route}/ alone": bare_calls(route, url, args.workers)} | made
+            for name, opened in made.items():
+                with opened as play:
+                    play(args.workers)
+                    began, busy = time.monotonic(), time.process_time()
+                    play(args.attempts)
+                    wall, busy = time.monotonic() - began, time.process_time() - busy
+                share = f"{wall:.1f} | {ideal:.1f} | {ideal / wall:.3f}"
+                print(f"| {name} | {args.on} | {args.workers} | {share} | {busy:.1f} |", flush=True)
+
+
+@contextmanager
+def our_attempts(route: str, url: str, workers: int, on: str) -> Iterator[Callable[[int], object]]:
+    """What makes so many attempts."""
+    from agentevolve.act.rollout import rollout
+
+    run, policy, task = ours(route, url, workers, on)
+    phases = (f"p{number}" for number in itertools.count())
+    yield lambda attempts: rollout(policy, [task(n) for n in range(attempts)], run, phase=next(phases))
+    run.close()
+
+
+@contextmanager
+def bare_calls(route: str, url: str, workers: int) -> Iterator[Callable[[int], object]]:
+    """What holds so many conversations by LiteLLM alone, on threads; its connections are kept open as ours are."""
+    from agentevolve.models.backend import litellm
+
+    lite = litellm()  # imported before any thread needs it: its parts import each other
+
+    def converse(_: int) -> None:
+        for said in chats(SHORT):
+            lite.completion(model=f"{route}/m", api_base=url, api_key="none", messages=list(said))
+
+    with ThreadPoolExecutor(workers) as pool:
+        yield lambda conversations: list(pool.map(converse, range(conversations)))
 
 
 def main() -> None:
