@@ -6,10 +6,13 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from agentevolve.cli.main import main
 from agentevolve.local import catalog
 
+settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
+settings.load_profile("house")
 pytest.register_assert_rewrite("faulty")  # its checks tell what they compared
 
 KEY = tempfile.TemporaryDirectory(prefix="agentevolve-key-")  # memories are signed with a key of the tests' own
