@@ -47,7 +47,6 @@ class Threads:
         """As `Workers` says."""
         model, memory = parts(order.policy, run)
         passing: set[str] = set()
-
         over = threading.Event()
 
         def make(plan: Plan) -> None:

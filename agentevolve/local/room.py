@@ -55,6 +55,11 @@ class Sizes(NamedTuple):
     half: bool  # whether the base is held in 16 bits
     judged: bool = False  # whether the base's own chances are asked for, too (a divergence)
 
+    @property
+    def each(self) -> int:
+        """Bytes of a number of the base, and of what its layers keep."""
+        return 2 if self.half else FLOAT
+
 
 def size(weights: Iterable[Path]) -> int:
     """The bytes of these files."""
@@ -98,16 +103,15 @@ def activations(of: Sizes, way: Way) -> int:
     """Bytes that the backward pass of the longest sequence needs."""
     longest = sorted(of.rows, reverse=True)[: way.rows]
     tokens, learnt = sum(row[0] for row in longest), sum(row[1] for row in longest)
-    each = 2 if of.half else FLOAT
-    layer = tokens * each * (15 * of.width + 5 * of.inner)
-    kept = tokens * each * of.width * of.layers + layer if way.again else layer * of.layers
+    layer = tokens * of.each * (15 * of.width + 5 * of.inner)
+    kept = tokens * of.each * of.width * of.layers + layer if way.again else layer * of.layers
     mask = tokens * tokens * FLOAT if way.rows > 1 else 0
     return kept + mask + learnt * of.vocabulary * FLOAT * (8 if of.judged else 4)
 
 
 def training(of: Sizes, way: Way) -> int:
     """Bytes that a training takes at its peak."""
-    return of.parameters * (2 if of.half else FLOAT) + of.adapter * 4 * FLOAT + activations(of, way)
+    return of.parameters * of.each + of.adapter * 4 * FLOAT + activations(of, way)
 
 
 def way_of(model: str, of: Sizes, have: Memory | None, rows: int, *, alone: bool = True) -> Way:

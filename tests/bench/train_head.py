@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agentevolve.local import catalog, files, room
+from agentevolve.local import catalog, files, processes, room
 from agentevolve.local.adapter import LoraSettings
 from agentevolve.local.room import ONE_BY_ONE, Way
 from agentevolve.local.rows import IGNORED, Row, render
@@ -82,10 +82,8 @@ def trl(model: Any, tokenizer: Any, rows: list[Row], out: Path) -> Any:
 
 
 def shared(out: Path) -> dict[str, Any]:
-    import torch
-
     quiet = {"report_to": [], "disable_tqdm": True, "save_strategy": "no", "logging_steps": 1, "dataloader_pin_memory": False}
-    quiet |= {"bf16": torch.cuda.is_available()}
+    quiet |= {"bf16": processes.on_gpu()}
     return {"output_dir": str(out), "seed": 0, "num_train_epochs": 1, "per_device_train_batch_size": SETTINGS.batch_size, **quiet}
 
 
@@ -116,7 +114,7 @@ def child(name: str, n: int, base: str) -> dict[str, Any]:
     folder = catalog.training_folder(catalog.resolve(base))
     model, tokenizer = load_base(folder)
     rows = [render(game(place), tokenizer) for place in range(n)]
-    way = WAYS.get(name) if room.of_gpu() else None
+    way = WAYS.get(name) if processes.on_gpu() else None
     with tempfile.TemporaryDirectory() as out:
         make = functools.partial(ours, way=way) if way else TRAINERS[name]
         trainer = make(model, tokenizer, rows, Path(out))
@@ -131,21 +129,20 @@ def child(name: str, n: int, base: str) -> dict[str, Any]:
     return {"tokens": tokens, "learnt": learnt, "first": first, "base": str(model.dtype).removeprefix("torch."), **cost}
 
 
-def on_gpu() -> str:
-    """The GPU's name, or nothing."""
+def machine() -> str:
+    """The GPU's name, or the processor's kind."""
     import torch
 
-    return str(torch.cuda.get_device_name()) if torch.cuda.is_available() else ""
+    return str(torch.cuda.get_device_name()) if processes.on_gpu() else platform.machine()
 
 
 def main(n: int, base: str) -> None:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     threads = os.environ.get("OMP_NUM_THREADS", "all")
-    machine = on_gpu() or platform.machine()
-    print(f"{machine}, {os.cpu_count()} cores, {threads} threads, {base}, rank {SETTINGS.rank}, n={n} rows")
+    print(f"{machine()}, {os.cpu_count()} cores, {threads} threads, {base}, rank {SETTINGS.rank}, n={n} rows")
     heads = ("tokens/s", "tokens/CPU-s", "peak GB", "estimate", "first loss", "tokens", "learnt", "base")
     print(f"{'trainer':22}" + "".join(f"{head:>14}" for head in heads))
-    for name in {**TRAINERS, **(WAYS if on_gpu() else {})}:
+    for name in {**TRAINERS, **(WAYS if processes.on_gpu() else {})}:
         command = [sys.executable, __file__, str(n), base, name]
         made = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, text=True)
         at = json.loads(made.stdout.splitlines()[-1])

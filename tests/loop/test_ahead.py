@@ -1,7 +1,6 @@
 """Asynchronous rounds over a corridor: what is made ahead, by whom, what it may spend, and what a cut run comes to."""
 
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from faulty import Server, again, learn, makings, outcomes, prepared, runs, settled
-from test_evolve import killed_config, kinds, made, same_memory, scripted, whole_lines
+from test_evolve import killed_config, kinds, made, same_memory, scripted, start, whole_lines
 from worlds import Corridor, Metered, gist, learner, make_tasks, new_run, task_file, use_model
 
 from agentevolve.act.rollout import rollout
@@ -280,6 +279,12 @@ def failing_run(tmp_path) -> Run:
     return run
 
 
+def goes_on_to_its_end(tmp_path) -> None:
+    run = failing_run(tmp_path)
+    assert "gate 3/val" in run.facts and set(makings(tmp_path / "run").values()) == {1}
+    stale_by_one_at_most(run)
+
+
 def test_what_fails_ahead_is_raised_when_its_round_begins_and_not_before(tmp_path, bad):
     bad["ahead"] = 3
     with pytest.raises(AgentevolveError, match="the roof is open"):
@@ -288,9 +293,7 @@ def test_what_fails_ahead_is_raised_when_its_round_begins_and_not_before(tmp_pat
     assert "gate 2/val" in run.facts and f"{BEGUN}3" not in run.facts
     assert len(acquired(run, 3)) == 12
     bad["ahead"] = 0
-    run = failing_run(tmp_path)
-    assert "gate 3/val" in run.facts and set(makings(tmp_path / "run").values()) == {1}
-    stale_by_one_at_most(run)
+    goes_on_to_its_end(tmp_path)
 
 
 def test_what_fails_now_stops_what_is_made_ahead(tmp_path, bad):
@@ -299,9 +302,7 @@ def test_what_fails_now_stops_what_is_made_ahead(tmp_path, bad):
         failing_run(tmp_path)
     assert not [one for one in threading.enumerate() if one.name != "MainThread" and not one.daemon]
     bad["now"] = 0
-    run = failing_run(tmp_path)
-    assert "gate 3/val" in run.facts and set(makings(tmp_path / "run").values()) == {1}
-    stale_by_one_at_most(run)
+    goes_on_to_its_end(tmp_path)
 
 
 def test_an_earlier_policy_that_is_put_back_makes_again_what_was_made_ahead(tmp_path, bad):
@@ -349,14 +350,6 @@ def child(folder: Path) -> None:
     run.close()
 
 
-def start(folder: Path) -> multiprocessing.Process:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["agentevolve.loop.evolve", "chromadb", "worlds"])
-    process = context.Process(target=child, args=(folder,))
-    process.start()
-    return process
-
-
 def test_killed_at_any_moment_it_comes_to_the_same_attempts_each_once(tmp_path):
     expected_folder, folder = tmp_path / "whole", tmp_path / "killed"
     child(expected_folder)
@@ -364,7 +357,7 @@ def test_killed_at_any_moment_it_comes_to_the_same_attempts_each_once(tmp_path):
     chance, total = random.Random(11), len(expected.journal.read())
     killed, both = 0, 0
     for at in sorted(chance.sample(range(total - 20), KILLS)):
-        process = start(folder)
+        process = start(child, folder)
         while process.is_alive() and len(whole_lines(folder)) < at:
             time.sleep(0.002)
         time.sleep(chance.uniform(0.0, 0.03))
@@ -375,7 +368,7 @@ def test_killed_at_any_moment_it_comes_to_the_same_attempts_each_once(tmp_path):
         rounds = {json.loads(line)["data"]["phase"][0] for line in whole_lines(folder) if line.startswith(b'{"kind":"traj')}
         gates = sum(b'"name":"gate ' in line for line in whole_lines(folder))
         both += len(rounds & set("123")) > gates + 1  # it died while attempts for the next round were made
-    process = start(folder)
+    process = start(child, folder)
     process.join()
     assert process.exitcode == 0 and killed >= KILLS - 2 and both
     run = read_run(folder / "run")

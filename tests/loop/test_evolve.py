@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -397,7 +398,7 @@ def finished(folder: Path) -> int:
     return len((folder / "log").read_text().splitlines()) if (folder / "log").exists() else 0
 
 
-def start(folder: Path) -> multiprocessing.Process:
+def start(child: Callable[[Path], None], folder: Path) -> multiprocessing.Process:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["agentevolve.loop.evolve", "chromadb", "worlds"])
     process = context.Process(target=child, args=(folder,))
@@ -412,7 +413,7 @@ def test_killed_at_any_moment_it_goes_on_where_it_was(tmp_path):
     chance, total = random.Random(7), len(expected.journal.read())
     seen, done, phases, killed = [], 0, set(), 0
     for at in sorted(chance.sample(range(total - 20), KILLS)):
-        process = start(folder)
+        process = start(child, folder)
         while process.is_alive() and len(whole_lines(folder)) < at:
             time.sleep(0.002)
         time.sleep(chance.uniform(0.0, 0.03))
@@ -425,7 +426,7 @@ def test_killed_at_any_moment_it_goes_on_where_it_was(tmp_path):
         assert 0 <= finished(folder) - done - (attempts(lines) - attempts(seen)) <= WORKERS
         seen, done = lines, finished(folder)
         phases.add(json.loads(lines[-1]).get("data", {}).get("phase", "") if lines else "")
-    process = start(folder)
+    process = start(child, folder)
     process.join()
     assert process.exitcode == 0
     lines = whole_lines(folder)
