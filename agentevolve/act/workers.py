@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager, nullcontext
@@ -11,6 +13,8 @@ from typing import Protocol
 from agentevolve.act.attempt import Order, Plan, attempt, lent, parts
 from agentevolve.run.folder import Run
 from agentevolve.run.progress import progress
+
+STAGGER = 0.005  # seconds between the first attempts of two threads: begun at once, they would meet again at each of their turns
 
 
 class Workers(Protocol):
@@ -47,7 +51,10 @@ class Threads:
         """As `Workers` says."""
         model, memory = parts(order.policy, run)
         passing: set[str] = set()
-        over = threading.Event()
+        over, begun = threading.Event(), itertools.count()
+
+        def wait_for_turn() -> None:
+            time.sleep(STAGGER * next(begun))
 
         def make(plan: Plan) -> None:
             with permitted(run):
@@ -55,7 +62,8 @@ class Threads:
                     known = lent(plan, order.policy, run)
                     run.add(known or attempt(plan, order.policy, model, memory, run, passing, measured=order.measured))
 
-        with progress(run.called(order.phase), len(plans), quiet=run.quiet) as advance, ThreadPoolExecutor(run.workers) as pool:
+        shown = progress(run.called(order.phase), len(plans), quiet=run.quiet)
+        with shown as advance, ThreadPoolExecutor(run.workers, initializer=wait_for_turn) as pool:
             futures = [pool.submit(make, plan) for plan in plans]
             try:
                 for future in as_completed(futures):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from agentevolve.run.budget import Budget
@@ -26,13 +28,27 @@ def litellm() -> Any:
         os.environ[f"LITELLM_LOCAL_{table}"] = "True"
     os.environ.setdefault("LITELLM_LOG", "ERROR")  # else it warns about models that it has no price for
     warnings.filterwarnings("ignore", module=r"pydantic\b|litellm\b")  # of its own making, at every start
-    import litellm as package
-
+    with _collecting_nothing():
+        import litellm as package
     package.telemetry = False
     package.suppress_debug_info = True
     package.drop_params = True
     _keep_connections(package)
     return package
+
+
+@contextmanager
+def _collecting_nothing() -> Iterator[None]:
+    """While all of LiteLLM is imported, which leaves hundreds of thousands of objects, no look is taken at which of them may go;
+    nor later: every full collection would stop all threads for a quarter of a second."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
 
 
 def _keep_connections(package: Any) -> None:
@@ -99,7 +115,9 @@ def within(seconds: float, call: Callable[[], Any], budget: Budget) -> Any:
             budget.alive()
         if now > until:
             raise TimeoutError(f"no whole answer within {seconds:g} s")
-    _warm.set()
+    if not _warm.is_set():
+        gc.freeze()  # what LiteLLM has imported for its first call, too
+        _warm.set()
     answer, error = box[0]
     if error is not None:
         raise error
