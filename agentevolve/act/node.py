@@ -24,6 +24,7 @@ from agentevolve.memory.provenance import use_key
 from agentevolve.policy import Policy, Price
 from agentevolve.protocols import AgentevolveError, BudgetExceeded
 from agentevolve.records import Task, Usage
+from agentevolve.run import spans
 from agentevolve.run.budget import Budget
 from agentevolve.run.folder import Run
 from agentevolve.run.underway import Underway
@@ -51,8 +52,13 @@ def content(policy: Policy) -> dict[str, tuple[int, str]]:
     """
     files = [Path(policy.adapter) / SERVING] if policy.adapter else []
     files += [Path(policy.memory) / JOURNAL] if policy.memory else []
-    sizes = [(path, path.stat().st_size if path.is_file() else 0) for path in files]
-    return {str(path): (size, _digest(path, size)) for path, size in sizes}
+    return {str(path): written(path) for path in files}
+
+
+def written(path: Path) -> tuple[int, str]:
+    """How large a file is, and the hash of what it holds."""
+    size = path.stat().st_size if path.is_file() else 0
+    return size, _digest(path, size)
 
 
 def _digest(path: Path, size: int) -> str:
@@ -73,6 +79,7 @@ class Node:
 
     def __init__(self) -> None:
         self._run: Run | None = None
+        self._unheard: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
         self._told: set[str] = set()
 
@@ -88,7 +95,7 @@ class Node:
         asked = json.loads(told)
         policy = Policy.model_validate(asked["policy"])
         try:
-            _check_seen(asked["content"])
+            check_seen(asked["content"])
             use_key(asked["key"])
             run = Run(Path(asked["shard"]), seed=asked["seed"], workers=asked["workers"], quiet=True)
             run.embedder = asked["embedder"]
@@ -100,6 +107,8 @@ class Node:
             self._run, self._told = run, set(run.facts)
             self._order = Order(policy, asked["phase"], asked["measured"])
             self._parts = parts(policy, run)
+            if asked["ear"]:
+                self._unheard = spans.lend(spans.Ear(*asked["ear"]))
         except AgentevolveError as error:
             return str(error)
         return ""
@@ -128,7 +137,9 @@ class Node:
             self._run.budget.stop()
 
     def end(self) -> None:
-        """Close the engine, the memory and the shard."""
+        """Close the engine, the memory and the shard, and send what there is still to be told of it."""
+        self._unheard()
+        self._unheard = lambda: None
         if self._run is not None:
             self._run.close()
         self._run = None
@@ -138,7 +149,8 @@ class Node:
         return self._run
 
 
-def _check_seen(content: Mapping[str, tuple[int, str]]) -> None:
+def check_seen(content: Mapping[str, tuple[int, str]]) -> None:
+    """Wait until these files begin here as they do on the driver's machine. Raises AgentevolveError naming one that does not."""
     end = time.monotonic() + STALE
     for path, (size, digest) in content.items():
         while _digest(Path(path), size) != digest:

@@ -22,7 +22,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from agentevolve.act.attempt import Order, Plan, lent
 from agentevolve.act.node import Asking, Node, Till, content, version
@@ -30,6 +30,7 @@ from agentevolve.memory.provenance import lend_key
 from agentevolve.policy import Workers
 from agentevolve.protocols import AgentevolveError, BudgetExceeded, Stopped
 from agentevolve.records import Trajectory
+from agentevolve.run import spans
 from agentevolve.run.budget import Budget
 from agentevolve.run.folder import MANNER, Run
 from agentevolve.run.progress import progress
@@ -53,6 +54,18 @@ class Seat:
     shard: Path | None = None
     ready: bool = False
     plans: int = 0
+
+
+class NodeDied(Exception):
+    """The node that an answer was to come from has died."""
+
+
+class Gpus(NamedTuple):
+    """A node that has GPUs, and how many."""
+
+    node: str
+    address: str
+    number: int
 
 
 class Nodes:
@@ -80,7 +93,7 @@ class Nodes:
     def close(self) -> None:
         """End the actors, and the cluster if it was started here. Closing twice is allowed."""
         for seat in self._seats.values():
-            self.kill(seat)
+            self.end(seat.actor)
         self._seats.clear()
         if self._till is not None:
             with contextlib.suppress(Exception):  # as above
@@ -106,15 +119,42 @@ class Nodes:
         new = [one for node, one in alive.items() if node not in self._seats and self._starts[node] < DEATHS]
         return [self._start(one, threads) for one in new]
 
+    def gpus(self) -> Gpus | None:
+        """The node that has the most GPUs; None if none has any."""
+        found = [
+            Gpus(one["NodeID"], str(one["NodeManagerAddress"]), int(one["Resources"].get("GPU", 0)))
+            for one in self._ray.nodes()
+            if one["Alive"]
+        ]
+        best = max(found, key=lambda one: one.number, default=None)
+        return best if best and best.number else None
+
+    def put(self, kind: type, place: Gpus, number: int) -> Any:
+        """An actor of that kind there, with so many of the GPUs for itself."""
+        return self._ray.remote(kind).options(num_cpus=0, num_gpus=number, scheduling_strategy=self._at(place.node)).remote()
+
+    def answered(self, asked: Any) -> bool:
+        """Whether there is an answer, or none will come, within a second."""
+        return bool(self._ray.wait([asked], num_returns=1, timeout=1.0)[0])
+
+    def answer(self, asked: Any) -> Any:
+        """What an actor has answered. Raises NodeDied, or AgentevolveError for what went wrong there."""
+        try:
+            return self._ray.get(asked)
+        except self._ray.exceptions.RayTaskError as error:
+            raise AgentevolveError(_last_words(error)) from None
+        except self._ray.exceptions.RayError:
+            raise NodeDied from None
+
+    def end(self, actor: Any) -> None:
+        """End an actor, whatever it does."""
+        with contextlib.suppress(Exception):  # it may have ended with its node, or with the cluster
+            self._ray.kill(actor)
+
     def drop(self, seat: Seat) -> None:
         """Have nothing more to do with a node's actor."""
         self._seats.pop(seat.node, None)
-        self.kill(seat)
-
-    def kill(self, seat: Seat) -> None:
-        """End an actor, whatever it does."""
-        with contextlib.suppress(Exception):  # it may have ended with its node, or with the cluster
-            self._ray.kill(seat.actor)
+        self.end(seat.actor)
 
     def shard(self, name: str, run: Run) -> Path:
         """The folder of a new shard."""
@@ -122,14 +162,17 @@ class Nodes:
         return run.folder.resolve() / SHARDS / f"{name}-{self._shards}-{os.getpid()}"
 
     def _start(self, node: dict[str, Any], threads: int) -> Seat:
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        here = self._at(node["NodeID"])
         made = self._ray.remote(Node).options(num_cpus=0, max_concurrency=threads + 2, scheduling_strategy=here)
         self._starts[node["NodeID"]] += 1
         seat = Seat(node["NodeID"], str(node["NodeManagerAddress"]), made.remote())
         self._seats[seat.node] = seat
         return seat
+
+    def _at(self, node: str) -> Any:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        return NodeAffinitySchedulingStrategy(node, soft=False)
 
 
 class _Rollout:
@@ -244,7 +287,7 @@ class _Rollout:
         try:
             answer = self._ray.get(one)
         except self._ray.exceptions.RayTaskError as error:
-            raise AgentevolveError(f"{seat.address}: {str(error.cause or error).strip().splitlines()[-1][:300]}") from None
+            raise AgentevolveError(f"{seat.address}: {_last_words(error)}") from None
         except self._ray.exceptions.RayError:
             self._lost(seat, what)
             return
@@ -286,6 +329,7 @@ class _Rollout:
             "prices": {name: price.model_dump() for name, price in run.prices.items()},
             "embedder": run.embedder,
             "seed": run.seed,
+            "ear": spans.ear(),
         }
 
     def _take(self, seat: Seat, plan: Plan, answer: dict[str, Any]) -> None:
@@ -364,10 +408,14 @@ class _Rollout:
         return budget.till if isinstance(budget, Asking) else _opened_till(self._ray, budget)
 
 
+def cluster(run: Run) -> Nodes:
+    """The cluster that the run works on, connected by now."""
+    return run.part("nodes", str(run.where.address), lambda: Nodes(run.where, run.folder))
+
+
 def share_limit(run: Run) -> None:
     """Let the run's limit, if it has one, be kept by a till that this process asks, too: for rollouts side by side."""
-    nodes = run.part("nodes", str(run.where.address), lambda: Nodes(run.where, run.folder))
-    if (till := nodes.till(run.budget)) is not None:
+    if (till := cluster(run).till(run.budget)) is not None:
         run.budget = Asking(till, run.notes, run.budget.spent)
 
 
@@ -379,6 +427,10 @@ def _opened_till(ray: Any, budget: Budget) -> Any:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     opened = ray.remote(Till).options(num_cpus=0, scheduling_strategy=here)
     return opened.remote(type(budget), budget.max_tokens, budget.max_usd, budget.spent.model_dump_json())
+
+
+def _last_words(error: Any) -> str:
+    return str(error.cause or error).strip().splitlines()[-1][:300]
 
 
 def _absolute(adapter: str | None, memory: str | None) -> dict[str, str | None]:

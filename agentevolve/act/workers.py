@@ -36,10 +36,10 @@ def work(plans: Sequence[Plan], order: Order, run: Run) -> set[str]:
 def _workers(run: Run) -> Workers:
     if run.where.on == "threads":
         return Threads()
-    from agentevolve.act.nodes import Nodes
+    from agentevolve.act.nodes import Nodes, cluster
 
     if run.known is None:
-        return run.part("nodes", str(run.where.address), lambda: Nodes(run.where, run.folder))
+        return cluster(run)
     # what is made ahead has processes of its own on the nodes; what Ray says goes where it goes already
     return run.part("nodes", f"{run.where.address}, ahead", lambda: Nodes(run.where, None))
 

@@ -57,7 +57,7 @@ def start_when_asked() -> None:
         return spans.span(kind, **facts)
 
     if asked():
-        spans.listen(first)
+        spans.listen(first, spans.Ear(__name__, {name: value for name, value in os.environ.items() if name.startswith("OTEL_")}))
 
 
 def start(processor: SpanProcessor | None = None, *, content: bool | None = None) -> None:

@@ -10,9 +10,11 @@ becomes of them is the listener's to say. A span that nobody listens to costs a 
 
 from __future__ import annotations
 
+import importlib
+import os
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 Kind = Literal["invoke_agent", "chat", "execute_tool", "search_memory", "create_memory"]
 
@@ -43,15 +45,40 @@ class _Unheard:
         """Told to nobody."""
 
 
+class Ear(NamedTuple):
+    """How another process of the run is heard too: by a module with `start_when_asked` and `stop`, under these variables."""
+
+    module: str
+    environment: dict[str, str]
+
+
 Listener = Callable[[Kind, dict[str, Any]], Span]
 _UNHEARD = _Unheard()
 _listener: Listener | None = None
+_ear: Ear | None = None
 
 
-def listen(listener: Listener | None) -> None:
-    """From now on tell `listener` of every span: its kind and facts; None: tell nobody."""
-    global _listener
-    _listener = listener
+def listen(listener: Listener | None, ear: Ear | None = None) -> None:
+    """From now on tell `listener` of every span: its kind and facts; None: tell nobody. `ear` is how others are heard."""
+    global _listener, _ear
+    _listener, _ear = listener, ear or (_ear if listener else None)
+
+
+def ear() -> Ear | None:
+    """How another process of the run is heard as this one is; None if it is not to be."""
+    return _ear
+
+
+def lend(ear: Ear) -> Callable[[], None]:
+    """Let this process be heard as the one is that `ear` came from, until the function that comes back is called.
+
+    A variable that is set here already stays.
+    """
+    for name, value in ear.environment.items():
+        os.environ.setdefault(name, value)
+    module = importlib.import_module(ear.module)
+    module.start_when_asked()
+    return module.stop  # type: ignore[no-any-return]
 
 
 def span(kind: Kind, **facts: Any) -> Span:

@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from agentevolve.act.attempt import counter, parts
 from agentevolve.act.prompting import conversation
@@ -13,7 +14,7 @@ from agentevolve.act.recall import Asked, at_start
 from agentevolve.local import catalog
 from agentevolve.local.adapter import read_adapter
 from agentevolve.local.processes import first
-from agentevolve.local.rows import account
+from agentevolve.local.rows import Rows, account
 from agentevolve.local.train import LoraSettings, TrainResult, rows_of, train_lora
 from agentevolve.models.engines import vllm
 from agentevolve.models.lite import base_of
@@ -22,6 +23,7 @@ from agentevolve.records import Example, Trajectory, Usage
 from agentevolve.refine import Pair, keep, learnable
 from agentevolve.run.folder import Run, derived
 from agentevolve.run.progress import progress
+from agentevolve.update import elsewhere
 
 
 def examples(
@@ -97,8 +99,8 @@ def finetune(
     """The policy with a new adapter, trained on `rows`, in the run's folder `adapters/name`.
 
     It starts from the base, or goes on from the adapter in the folder `start`. An adapter that is there already (a resumed run)
-    is taken as it is. Without rows the policy comes back unchanged. Raises AgentevolveError for a model whose weights are not
-    on this machine.
+    is taken as it is. Without rows the policy comes back unchanged. On a Ray cluster it is trained where the GPUs are. Raises
+    AgentevolveError for a model whose weights are not on this machine.
     """
     if not rows:
         return policy
@@ -106,20 +108,64 @@ def finetune(
     if not out.exists():
         run.rest("model")
         vllm.stop()
-        fit(
-            local_base(policy.model),
-            rows,
-            out,
-            settings,
-            seed=run.derive("finetune", name),
-            quiet=run.quiet,
-            threads=policy.threads,
-            start=Path(start) if start else None,
-            afford=run.budget.afford,
-        )
+        base, seed = local_base(policy.model), run.derive("finetune", name)
+        if not (run.where.on == "ray" and elsewhere.train(_job(policy, base, rows, out, settings, seed, start), run)):
+            fit(
+                base,
+                rows,
+                out,
+                settings,
+                seed=seed,
+                quiet=run.quiet,
+                threads=policy.threads,
+                start=Path(start) if start else None,
+                afford=run.budget.afford,
+            )
     made = read_adapter(out)
     run.spend(f"train/{name}", Usage(trained_tokens=made.tokens, seconds=made.seconds))
     return policy.using(adapter=str(out))
+
+
+def _job(
+    policy: Policy,
+    base: catalog.LocalModel,
+    rows: Sequence[Example],
+    out: Path,
+    settings: LoraSettings,
+    seed: int,
+    start: str | None,
+) -> elsewhere.Job:
+    return elsewhere.Job(
+        model=policy.model,
+        base=base.identity,
+        rows=tuple(rows),
+        settings=settings,
+        seed=seed,
+        out=str(out.resolve()),
+        start=start and str(Path(start).resolve()),
+        threads=policy.threads,
+    )
+
+
+class Rendered(NamedTuple):
+    """What a training begins with: the model's folder, its rows, how many steps they make, and which of them were cut or lost."""
+
+    folder: Path
+    rows: Rows
+    steps: int
+    lost: str
+
+
+def rendered(base: catalog.LocalModel, rows: Sequence[Example], settings: LoraSettings, threads: int | None) -> Rendered:
+    """The rows as `base` reads them, on `threads` threads from now on (None: all cores)."""
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
+    folder = catalog.training_folder(base)
+    made = rows_of(folder, rows, settings)
+    steps = settings.epochs * math.ceil(len(made.rows) / settings.batch_size)
+    return Rendered(folder, made, steps, account(made.cut, made.dropped, settings.max_length))
 
 
 def fit(
@@ -139,15 +185,9 @@ def fit(
     It starts from the base, or from the adapter in `start`. Rows that are cut or left out are told on stderr. `afford` is told,
     before the first step, how many tokens the training is going to see; what it raises stops it.
     """
-    import torch
-
-    if threads:
-        torch.set_num_threads(threads)
-    folder = catalog.training_folder(base)
-    made = rows_of(folder, rows, settings)
-    if (lost := account(made.cut, made.dropped, settings.max_length)) and first():
+    folder, made, steps, lost = rendered(base, rows, settings, threads)
+    if lost and first():
         print(f"{out.name}: {lost}", file=sys.stderr)
-    steps = settings.epochs * math.ceil(len(made.rows) / settings.batch_size)
     with progress(f"{out.name}: fine-tuning on {len(made.rows)} examples", steps, quiet=quiet or not first()) as advance:
         return train_lora(
             folder,

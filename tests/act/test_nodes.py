@@ -170,6 +170,26 @@ def test_what_a_killed_driver_has_left_is_taken_in_also_on_threads(cluster, tmp_
         settled(tmp_path / "cut", server, kills=1)
 
 
+def test_what_happens_on_the_nodes_is_traced_as_it_is_on_threads(cluster, tmp_path, monkeypatch):
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
+    sys.path.append(str(TESTS / "doors"))
+    from receiver import Receiver
+
+    for name in [name for name in os.environ if name.startswith("OTEL_")]:
+        monkeypatch.delenv(name)
+    with Server(walk) as server, Receiver() as receiver:
+        words = elsewhere(cluster, prepared(tmp_path, server)["run"])
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+        code, _, err = ended(*words, place=tmp_path)
+        assert code == 0, err
+    made = runs(tmp_path)[0].trajectories
+    agents = receiver.named("invoke_agent")
+    assert sorted(one.attributes["gen_ai.conversation.id"] for one in agents) == sorted(made)
+    assert len(receiver.named("chat")) == sum(len(one.turns) for one in made.values())
+    below = {one.trace for one in agents}
+    assert all(one.trace in below for one in receiver.spans)
+
+
 class Counting:
     """Answers as `learn` does, taking its time, and knows how many it answered at once."""
 
