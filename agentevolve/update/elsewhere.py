@@ -20,7 +20,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from agentevolve.act.node import check_seen, version, written
+from agentevolve.act.node import STALE, check_seen, version, written
 from agentevolve.act.nodes import ALONE, DEATHS, KINDS, Gpus, NodeDied, Nodes, cluster
 from agentevolve.local.adapter import LoraSettings
 from agentevolve.protocols import AgentevolveError
@@ -77,6 +77,9 @@ def train(job: Job, run: Run) -> bool:
         try:
             with _lying(job) as file, contextlib.closing(_Followed(name, run, nodes, place, _share(job, place))) as training:
                 training.follow(file)
+            end = time.monotonic() + STALE
+            while not Path(job.out).is_dir() and time.monotonic() < end:
+                run.budget.rest(0.2)
             return True
         except NodeDied:
             print(f"{name}: the node at {place.address} has died; the training goes on from its last checkpoint", file=sys.stderr)
@@ -227,8 +230,11 @@ def report(said: Said) -> None:
 
 
 def heard(line: str) -> Said | None:
-    """What a line reports; None if it is none of `report`."""
-    return dict(json.loads(line[len(MARK) :])) if line.startswith(MARK) else None
+    """What a line reports; None if it is none of `report`, or what another process has printed went in between."""
+    try:
+        return dict(json.loads(line[len(MARK) :])) if line.startswith(MARK) else None
+    except ValueError:
+        return None
 
 
 def _launch(number: int) -> Sequence[str]:

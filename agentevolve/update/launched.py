@@ -62,5 +62,5 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1])
     except AgentevolveError as error:
-        _tell({"error": str(error), "kind": type(error).__name__})
+        _tell({"error": str(error)[:1000], "kind": type(error).__name__})
         sys.exit(2)
