@@ -133,9 +133,9 @@ class Nodes:
         """An actor of that kind there, with so many of the GPUs for itself."""
         return self._ray.remote(kind).options(num_cpus=0, num_gpus=number, scheduling_strategy=self._at(place.node)).remote()
 
-    def answered(self, asked: Any) -> bool:
-        """Whether there is an answer, or none will come, within a second."""
-        return bool(self._ray.wait([asked], num_returns=1, timeout=1.0)[0])
+    def answered(self, asked: Any, patience: float = 1.0) -> bool:
+        """Whether there is an answer, or none will come, within so many seconds."""
+        return bool(self._ray.wait([asked], num_returns=1, timeout=patience)[0])
 
     def answer(self, asked: Any) -> Any:
         """What an actor has answered. Raises NodeDied, or AgentevolveError for what went wrong there."""

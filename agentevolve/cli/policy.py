@@ -149,9 +149,11 @@ def export_policy(
     if out.exists():
         raise AgentevolveError(f"{out}: exists already; name a new one with --out")
     found = adapter_named(folder, name)
-    if not model and not (folder / "config.yaml").is_file():
+    asked = [place / "config.yaml" for place in (folder, folder.resolve().parent)]  # a seed of a run has its config above
+    said_in = next((path for path in asked if path.is_file()), None)
+    if not model and not said_in:
         raise AgentevolveError(f"{folder}: does not say on which model it was trained; name it with --model")
-    named = model or read_config(folder / "config.yaml").model
+    named = model or read_config(cast("Path", said_in)).model
     about = {
         "base (sha256 of its weights)": found.base,
         "adapter (sha256 of its weights)": found.identity,

@@ -14,9 +14,10 @@ from agentevolve.local.adapter import INFO, AdapterInfo, adapters_of, read_adapt
 from agentevolve.local.likeness import Likeness, likeness
 from agentevolve.protocols import AgentevolveError
 from agentevolve.records import Outcome, Record
-from agentevolve.run.folder import Run, read_run, seeds
+from agentevolve.run.folder import SPENT, Run, read_run, seeds
 
 GATE = "gate "
+TRAINED = f"{SPENT}train/"  # the facts that say what a training has cost, in the order of the trainings
 BACK = "taken back "  # the facts that say which earlier policy somebody has put in place, after which round
 BEGUN = "begun "  # the facts that say with which policy a round of an asynchronous run has begun, and what was made ahead of it
 
@@ -207,8 +208,13 @@ def _without(one: Learnt, other: Learnt) -> tuple[str, ...]:
 
 def learnt_of(run: Told, seed: str) -> Iterator[Learnt]:
     """The adapters of one run, oldest first; `seed` goes before their names."""
-    found = sorted(adapters_of(run.folder), key=lambda one: (one[0] / INFO).stat().st_mtime_ns)
-    verdicts = _verdicts(run)
+    trained = [name for name in list(run.facts) if name.startswith(TRAINED)]  # in a copy of a run all files are of one age
+
+    def age(one: tuple[Path, AdapterInfo]) -> tuple[int, int]:
+        name = TRAINED + one[0].name
+        return trained.index(name) if name in trained else len(trained), (one[0] / INFO).stat().st_mtime_ns
+
+    found, verdicts = sorted(adapters_of(run.folder), key=age), _verdicts(run)
     for path, info in found:
         yield Learnt(
             name=f"{seed}{path.name}",

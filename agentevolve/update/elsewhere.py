@@ -42,6 +42,7 @@ LAUNCH = (
     "--num_processes",
 )
 PATIENCE = 30.0  # seconds until somebody is told that the GPUs are in use
+LEAVING = 4.0  # seconds in which a training that is to end does so by itself
 SETTLE = 2.0  # seconds between two looks for a node in the place of a dead one
 MARK = "agentevolve: "  # how a line begins that is a report
 GO = "go\n"  # what the training waits for once it has told how much it is going to read
@@ -122,6 +123,7 @@ class _Followed:
         self._name, self._run, self._nodes, self._place, self._number = name, run, nodes, place, number
         self._shown = contextlib.ExitStack()
         self._advance: Callable[[str], None] = lambda note: None
+        self._going = False
         self._actor = nodes.put(Training, place, number)
 
     def follow(self, file: Path) -> None:
@@ -129,6 +131,7 @@ class _Followed:
         asked = {"version": version(), "job": str(file), "seen": written(file), "processes": self._number}
         if wrong := self._wait(self._actor.begin.remote(json.dumps(asked))):
             raise AgentevolveError(f"{self._place.address}: {wrong}")
+        self._going = True
         while True:
             for said in self._wait(self._actor.said.remote()):
                 if "error" in said:
@@ -141,8 +144,10 @@ class _Followed:
                     return
 
     def close(self) -> None:
-        """End the training, whatever it does."""
+        """End the training, if it has begun and not ended: it is asked first, so that it leaves a checkpoint alone."""
         self._shown.close()
+        if self._going:
+            self._nodes.answered(self._actor.leave.remote(), LEAVING)
         self._nodes.end(self._actor)
 
     def _begin(self, said: Said) -> None:
@@ -168,7 +173,7 @@ class _Followed:
 class Training:
     """The actor on the node: a training under way in processes of their own, which end when it does.
 
-    `begin` starts it, `said` is what it has told since, `go` lets it begin to learn.
+    `begin` starts it, `said` is what it has told since, `go` lets it begin to learn, `leave` end.
     """
 
     def __init__(self) -> None:
@@ -207,6 +212,12 @@ class Training:
         assert self._process and self._process.stdin
         self._process.stdin.write(GO)
         self._process.stdin.flush()
+
+    def leave(self) -> None:
+        """Let it end by itself, which it does when its input does."""
+        if self._process and self._process.stdin:
+            self._process.stdin.close()
+            self._process.wait()
 
     def _listen(self) -> None:
         """Take what the processes print: their reports, and among all else, for the case that they fail, the last words."""

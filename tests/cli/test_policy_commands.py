@@ -1,6 +1,7 @@
 """What a run has learnt in weights is listed with its lineage and verdicts, and can be taken to other tools."""
 
 import json
+import os
 import shutil
 
 import kin
@@ -17,6 +18,7 @@ from agentevolve.local.merge import merge_lora
 from agentevolve.local.train import load_tokenizer
 from agentevolve.models.engines import llama_cpp as engine
 from agentevolve.policy import Policy
+from agentevolve.records import Usage
 from agentevolve.run.folder import Run
 
 WITHIN = {"n": 6, "mean": 0.5, "low": 0.1, "high": 0.8}
@@ -124,6 +126,22 @@ def test_what_is_exported_answers_alike_in_peft_transformers_and_llama_cpp(learn
         and "round 2, distilled: promoted (+50 points [+10, +80] over base, 95% interval)" in said
     )
     assert sorted(path.name for path in (tmp_path / "peft").iterdir()) == ["README.md", adapter.CONFIG, adapter.WEIGHTS]
+
+
+def test_a_seed_of_a_run_and_a_copy_of_it_are_as_good_as_the_run(learnt, asked, tmp_path):
+    run, _ = learnt
+    seed = tmp_path / "all" / "seed-0"
+    shutil.copytree(run, seed, ignore=shutil.ignore_patterns(".*"))
+    (seed / "config.yaml").rename(tmp_path / "all" / "config.yaml")
+    for name, age in (("round-1", 300), ("round-2", 200)):  # round-2 was written first, as a copy may have it
+        os.utime(seed / "adapters" / name / adapter.INFO, (age, age))
+    writing = Run(seed, quiet=True)
+    for name in ("round-1", "round-2"):
+        writing.spend(f"train/{name}", Usage(trained_tokens=1))
+    writing.close()
+    code, out, _ = asked("list", seed, "--json")
+    assert (code, [one["name"] for one in json.loads(out)][:2]) == (0, ["round-1", "round-2"])
+    assert asked("export", seed, "round-2", "--out", tmp_path / "out") == (0, f"{tmp_path / 'out'}\n", "")
 
 
 def test_two_adapters_are_shown_beside_each_other(learnt, asked):
