@@ -230,8 +230,12 @@ def by_verifiers(url: str) -> Callable[[], None]:
     env = Play(dataset=rows, eval_dataset=rows, rubric=vf.Rubric(funcs=[lambda **_: 0.0], weights=[1.0]), max_turns=TURNS)
     client = OpenAIChatCompletionsClient(AsyncOpenAI(base_url=url, api_key="none"))
 
+    runner = asyncio.Runner()  # one loop: the client's connections belong to it, and fail in any other
+
     def episode() -> None:
-        asyncio.run(env.evaluate(client, "m", num_examples=1, rollouts_per_example=1))
+        found = runner.run(env.evaluate(client, "m", num_examples=1, rollouts_per_example=1))
+        [made] = found["outputs"]
+        assert len(made["completion"]) == 2 * TURNS - 1 and not made.get("error"), made
 
     return episode
 
@@ -253,11 +257,12 @@ def by_ldp(url: str) -> Callable[[], None]:
             return [Message(content=f"{SEEN}Turn {self.turn}.")], 0.0, self.turn == TURNS, False
 
     config = LLMConfig(models=[ModelSpec.from_name("hosted_vllm/m", api_base=url, api_key="none")])
+    runner = asyncio.Runner()
     agent = SimpleAgent(llm_config=config, sys_prompt="Walk to the lamp. Answer with one of: left, right, wait.")
 
     def episode() -> None:
         rollouts = RolloutManager(agent, catch_agent_failures=False, catch_env_failures=False)
-        [found] = asyncio.run(rollouts.sample_trajectories(environments=[Walk()]))
+        [found] = runner.run(rollouts.sample_trajectories(environments=[Walk()]))
         assert len(found.steps) == TURNS
 
     return episode
