@@ -21,6 +21,7 @@ from agentevolve.protocols import AgentevolveError, BudgetExceeded, Stopped  # n
 from agentevolve.run.folder import Run  # noqa: E402
 from agentevolve.update import elsewhere, finetune  # noqa: E402
 
+pytestmark = pytest.mark.slow  # a cluster of its own for each test
 TESTS = Path(__file__).parents[1]
 SETTINGS = LoraSettings(rank=4, epochs=2, batch_size=4, learning_rate=5e-3)
 ROWS = [tiny.example(f"Where {n}?", "north", "take" * (n + 1)) for n in range(8)]
