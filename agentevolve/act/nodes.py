@@ -131,7 +131,7 @@ class Nodes:
 
     def put(self, kind: type, place: Gpus, number: int) -> Any:
         """An actor of that kind there, with so many of the GPUs for itself."""
-        return self._ray.remote(kind).options(num_cpus=0, num_gpus=number, scheduling_strategy=self._at(place.node)).remote()
+        return self._ray.remote(kind).options(num_cpus=0, num_gpus=number, scheduling_strategy=_on(place.node)).remote()
 
     def answered(self, asked: Any, patience: float = 1.0) -> bool:
         """Whether there is an answer, or none will come, within so many seconds."""
@@ -162,17 +162,12 @@ class Nodes:
         return run.folder.resolve() / SHARDS / f"{name}-{self._shards}-{os.getpid()}"
 
     def _start(self, node: dict[str, Any], threads: int) -> Seat:
-        here = self._at(node["NodeID"])
+        here = _on(node["NodeID"])
         made = self._ray.remote(Node).options(num_cpus=0, max_concurrency=threads + 2, scheduling_strategy=here)
         self._starts[node["NodeID"]] += 1
         seat = Seat(node["NodeID"], str(node["NodeManagerAddress"]), made.remote())
         self._seats[seat.node] = seat
         return seat
-
-    def _at(self, node: str) -> Any:
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        return NodeAffinitySchedulingStrategy(node, soft=False)
 
 
 class _Rollout:
@@ -422,11 +417,16 @@ def share_limit(run: Run) -> None:
 def _opened_till(ray: Any, budget: Budget) -> Any:
     if budget.max_tokens is None and budget.max_usd is None:
         return None
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    here = _on(ray.get_runtime_context().get_node_id())
     opened = ray.remote(Till).options(num_cpus=0, scheduling_strategy=here)
     return opened.remote(type(budget), budget.max_tokens, budget.max_usd, budget.spent.model_dump_json())
+
+
+def _on(node: str) -> Any:
+    """How an actor is started on that node and no other."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node, soft=False)
 
 
 def _last_words(error: Any) -> str:

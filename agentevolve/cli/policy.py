@@ -138,7 +138,6 @@ def export_policy(
     model: Annotated[str | None, typer.Option(help="The base (default: the model of the run).")] = None,
 ) -> None:
     """Write an adapter for other tools: PEFT, transformers or llama.cpp."""
-    from agentevolve.config import read_config
     from agentevolve.local import catalog
     from agentevolve.local.export import FORMS, card, export
     from agentevolve.loop.policies import adapter_named
@@ -149,11 +148,7 @@ def export_policy(
     if out.exists():
         raise AgentevolveError(f"{out}: exists already; name a new one with --out")
     found = adapter_named(folder, name)
-    asked = [place / "config.yaml" for place in (folder, folder.resolve().parent)]  # a seed of a run has its config above
-    said_in = next((path for path in asked if path.is_file()), None)
-    if not model and not said_in:
-        raise AgentevolveError(f"{folder}: does not say on which model it was trained; name it with --model")
-    named = model or read_config(cast("Path", said_in)).model
+    named = model or _model_of(folder)
     about = {
         "base (sha256 of its weights)": found.base,
         "adapter (sha256 of its weights)": found.identity,
@@ -165,3 +160,13 @@ def export_policy(
     said = card(about, name=found.name, model=named, form=chosen, licence=licence)
     export(Path(found.path), out, chosen, base=base, card=said)
     print(out)
+
+
+def _model_of(folder: Path) -> str:
+    """The model that the run, or the run of which it is a seed, was to train. Raises AgentevolveError if it does not say."""
+    from agentevolve.config import read_config
+
+    for place in (folder, folder.resolve().parent):
+        if (place / "config.yaml").is_file():
+            return read_config(place / "config.yaml").model
+    raise AgentevolveError(f"{folder}: does not say on which model it was trained; name it with --model")

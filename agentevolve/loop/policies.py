@@ -209,10 +209,10 @@ def _without(one: Learnt, other: Learnt) -> tuple[str, ...]:
 def learnt_of(run: Told, seed: str) -> Iterator[Learnt]:
     """The adapters of one run, oldest first; `seed` goes before their names."""
     trained = [name for name in list(run.facts) if name.startswith(TRAINED)]  # in a copy of a run all files are of one age
+    order = {name: place for place, name in enumerate(trained)}
 
     def age(one: tuple[Path, AdapterInfo]) -> tuple[int, int]:
-        name = TRAINED + one[0].name
-        return trained.index(name) if name in trained else len(trained), (one[0] / INFO).stat().st_mtime_ns
+        return order.get(TRAINED + one[0].name, len(order)), (one[0] / INFO).stat().st_mtime_ns
 
     found, verdicts = sorted(adapters_of(run.folder), key=age), _verdicts(run)
     for path, info in found:

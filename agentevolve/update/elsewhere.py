@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -65,7 +64,7 @@ class Job(BaseModel):
     threads: int | None
 
 
-def train(job: Job, run: Run) -> bool:
+def train_elsewhere(job: Job, run: Run) -> bool:
     """Train where the cluster has GPUs, into the job's `out`; False if no node has any.
 
     Raises AgentevolveError as a training here does, and when node after node dies of it.
@@ -222,17 +221,16 @@ class Training:
     def _listen(self) -> None:
         """Take what the processes print: their reports, and among all else, for the case that they fail, the last words."""
         assert self._process and self._process.stdout
-        last: deque[str] = deque(maxlen=1)
-        over = False
+        last, over = "", False
         for line in self._process.stdout:
             if (said := heard(line)) is not None:
                 self._said.put(said)
                 over = over or "done" in said or "error" in said
             elif line.strip():
-                last.append(line.strip()[:300])
+                last = line.strip()[:300]
         code = self._process.wait()
         if not over:
-            self._said.put({"error": f"the training ended with code {code}: {''.join(last)}", "kind": ""})
+            self._said.put({"error": f"the training ended with code {code}: {last}", "kind": ""})
 
 
 def report(said: Said) -> None:

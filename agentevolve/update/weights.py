@@ -23,7 +23,7 @@ from agentevolve.records import Example, Trajectory, Usage
 from agentevolve.refine import Pair, keep, learnable
 from agentevolve.run.folder import Run, derived
 from agentevolve.run.progress import progress
-from agentevolve.update import elsewhere
+from agentevolve.update.elsewhere import Job, train_elsewhere
 
 
 def examples(
@@ -109,7 +109,7 @@ def finetune(
         run.rest("model")
         vllm.stop()
         base, seed = local_base(policy.model), run.derive("finetune", name)
-        if not (run.where.on == "ray" and elsewhere.train(_job(policy, base, rows, out, settings, seed, start), run)):
+        if not (run.where.on == "ray" and train_elsewhere(_job(policy, base, rows, out, settings, seed, start), run)):
             fit(
                 base,
                 rows,
@@ -134,8 +134,8 @@ def _job(
     settings: LoraSettings,
     seed: int,
     start: str | None,
-) -> elsewhere.Job:
-    return elsewhere.Job(
+) -> Job:
+    return Job(
         model=policy.model,
         base=base.identity,
         rows=tuple(rows),

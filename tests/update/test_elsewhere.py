@@ -86,9 +86,8 @@ def test_a_node_with_a_gpu_learns_what_the_driver_learns_and_without_one_the_dri
     again = finetune(base, ROWS, on_ray, "again", SETTINGS, start=there.adapter)
     one, other = read_adapter(Path(here.adapter)), read_adapter(Path(there.adapter))
     assert (one.base, one.examples, one.tokens, one.steps) == (other.base, other.examples, other.tokens, other.steps)
-    assert other.loss_first == pytest.approx(
-        one.loss_first, rel=0.2
-    )  # the rows come in another order: of another name, another seed
+    # the rows come in another order: of another name, another seed
+    assert other.loss_first == pytest.approx(one.loss_first, rel=0.2)
     assert read_adapter(Path(again.adapter)).start
     assert read_adapter(Path(again.adapter)).loss_first < other.loss_first
     assert left(on_ray) == ["again", "here", "there"]
