@@ -160,6 +160,8 @@ class _Followed:
         self._wait(self._actor.go.remote())
 
     def _wait(self, asked: Any) -> Any:
+        """The answer. Raises Stopped when the run is to end, also where answers keep coming at once."""
+        self._run.budget.alive()
         began, told = time.monotonic(), False
         while not self._nodes.answered(asked):
             self._run.budget.alive()
