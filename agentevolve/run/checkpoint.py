@@ -337,11 +337,25 @@ class Checkpoint:
             yield from rows
 
     def _counted(self, *row: Any) -> Counted:
-        id, task, env, split, policy, phase, sample, luck, asked, turns, reward, failed, error, *flags, took, cost = row
-        posed = Named(_text(task), self._texts[env], cast("Split", self._texts[split]))
-        what = _text(id), posed, self._stamp(policy), self._texts[phase], int(sample), int(luck), self._ways(asked)
-        came = turns, reward, bool(failed), _text(error or "")
-        return Counted._make((*what, *came, *map(bool, flags), nan if took is None else took, cost))
+        id, task, env, split, policy, phase, sample, luck, asked, turns, reward, failed, error, cut, hinted, old, took, cost = row
+        return Counted(  # the quickest way to say it: a report of a large run does so a million times
+            _text(id),
+            Named(_text(task), self._texts[env], cast("Split", self._texts[split])),
+            self._stamp(policy),
+            self._texts[phase],
+            int(sample),
+            int(luck),
+            self._ways(asked),
+            turns,
+            reward,
+            failed == 1,
+            _text(error) if error else "",
+            cut == 1,
+            hinted == 1,
+            old == 1,
+            nan if took is None else took,
+            cost,
+        )
 
     def _stamp(self, ref: int) -> PolicyStamp:
         if ref not in self._stamps:
