@@ -8,6 +8,7 @@ import torch
 
 from agentevolve.local import adapter
 from agentevolve.local.adapter import LoraSettings
+from agentevolve.local.canary import probes
 from agentevolve.local.families import FAMILIES, family_of
 from agentevolve.local.rows import IGNORED, render
 from agentevolve.local.train import load_base, load_tokenizer
@@ -113,3 +114,17 @@ def test_the_adapter_changes_what_is_said(family):
 def test_another_family_is_refused_by_name():
     with pytest.raises(AgentevolveError, match=r"its architecture is 'mamba'; known: gemma3_text, llama, mistral, phi3, qwen"):
         family_of("mamba")
+
+
+def test_the_canary_of_a_model_in_half_precision_is_that_of_its_weights_in_float32_and_leaves_them_as_they_are(family):
+    from peft import PeftModel
+
+    _, folder, _, trained = family
+    base, tokenizer = load_base(folder, "bfloat16")
+    model = PeftModel.from_pretrained(base, trained)  # the adapter is float32, as in training
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    assert any(weight.dtype == torch.bfloat16 for weight in before.values())
+    found = probes(model, tokenizer)
+    assert {name: weight.dtype for name, weight in model.named_parameters()} == {n: one.dtype for n, one in before.items()}
+    assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
+    assert found == probes(model.float(), tokenizer)
