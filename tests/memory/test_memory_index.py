@@ -196,14 +196,22 @@ def test_an_unreadable_index_is_rebuilt(tmp_path: Path, how: str, graphs):
     assert recalled(tmp_path / "m") == expected
 
 
+def apart() -> list[str]:
+    """Keys for a graph that is made anew: of many equal or equally near ones each graph misses others."""
+    rng = random.Random(0)
+    return [" ".join(str(rng.randrange(10**6)) for _ in range(20)) for _ in range(700)]
+
+
 def near(folder: Path) -> list[tuple[str, float]]:
     """What a graph is asked for: few of the nearest."""
     with open_memory(folder, embedder=HashEmbedder()) as memory:
-        return [(hit.id, near) for hit, near in memory.recall("key 3 of 5", env="coin", k=5)]
+        found = [(hit.id, near) for hit, near in memory.recall(" ".join(apart()[3:5]), env="coin", k=6)]
+    assert len({near for _, near in found}) == 6
+    return found
 
 
 def test_damage_to_one_file_of_a_graph_is_noticed(tmp_path: Path, graphs):
-    filled(tmp_path, [f"key {i} {i % 7}" for i in range(700)])
+    filled(tmp_path, apart())
     expected, kept = near(tmp_path), graph_of(tmp_path)
     names = [path.name for path in kept.rglob("*") if path.is_file() and path.name != "closed"]
     assert {"chroma.sqlite3", "data_level0.bin"} <= set(names)
@@ -226,7 +234,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("other", OTHERS)
 def test_a_whole_graph_of_another_chroma_is_made_anew(tmp_path: Path, other: str, graphs):
-    filled(tmp_path, [f"key {i} {i % 7}" for i in range(700)])
+    filled(tmp_path, apart())
     expected, kept = near(tmp_path), graph_of(tmp_path)
     with sqlite3.connect(kept / "chroma.sqlite3") as database:
         database.execute(OTHERS[other])
@@ -238,7 +246,7 @@ def test_a_whole_graph_of_another_chroma_is_made_anew(tmp_path: Path, other: str
 
 @pytest.mark.parametrize("content", [b"", b"SQLite format 3\x00", b"garbage" * 1000])
 def test_a_database_that_is_none_is_made_anew_though_its_seal_fits(tmp_path: Path, content: bytes, graphs):
-    filled(tmp_path, [f"key {i} {i % 7}" for i in range(700)])
+    filled(tmp_path, apart())
     expected, kept = near(tmp_path), graph_of(tmp_path)
     (kept / "chroma.sqlite3").write_bytes(content)
     seal_again(kept)
@@ -378,7 +386,7 @@ def test_a_shelf_too_large_to_scan_finds_nearly_all_of_the_true_nearest_while_it
 
 
 def test_a_graph_that_was_being_made_when_its_writer_was_killed_is_not_opened(tmp_path: Path, monkeypatch, graphs):
-    filled(tmp_path, [f"key {i} {i % 7}" for i in range(700)])
+    filled(tmp_path, apart())
     expected, kept = near(tmp_path), graph_of(tmp_path)
     half = kept.parent / "800"
     shutil.copytree(kept, half)
