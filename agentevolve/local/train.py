@@ -136,8 +136,47 @@ def load_base(folder: Path, dtype: str = "") -> tuple[Any, Any]:
     """
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or _dtype(), use_safetensors=True, **LOCALLY)
+    dtype = dtype or _dtype()
+    with contextlib.ExitStack() as opened:
+        if wide := _wide(folder, dtype, opened):
+            return _narrowed(folder, dtype, wide), load_tokenizer(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, **LOCALLY)
     return model, load_tokenizer(folder)
+
+
+def _wide(folder: Path, dtype: str, opened: contextlib.ExitStack) -> dict[str, Any]:
+    """The weights in `folder`, to be read one by one while `opened`, if they take more room than in `dtype`, else none."""
+    from safetensors import safe_open
+    from transformers.utils.hub import get_checkpoint_shard_files
+
+    found, index = [str(folder / "model.safetensors")], folder / "model.safetensors.index.json"
+    if dtype == "float32" or not (Path(found[0]).is_file() or index.is_file()):
+        return {}
+    if not Path(found[0]).is_file():
+        found = get_checkpoint_shard_files(str(folder), str(index), local_files_only=True)[0]
+    weights: dict[str, Any] = {}
+    for name in found:
+        file = opened.enter_context(safe_open(name, "pt", backend="pread"))
+        weights |= {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+    return weights if any(weight.get_dtype() == "F32" for weight in weights.values()) else {}
+
+
+def _narrowed(folder: Path, dtype: str, weights: dict[str, Any]) -> Any:
+    """The model in `folder` with these weights in `dtype`, as `from_pretrained` makes it from the folder, but in less memory.
+
+    It maps whole files, and all that was read of them stays in memory until all is: with the float32 file of 1.5 billion
+    parameters that was more than their training took.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+    config = AutoConfig.from_pretrained(folder, **LOCALLY)
+    with torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+    said = GenerationConfig.from_pretrained(folder) if (folder / "generation_config.json").is_file() else None
+    model = type(empty).from_pretrained(None, config=empty.config, dtype=dtype, state_dict=weights, generation_config=said)
+    model.name_or_path = model.config.name_or_path = str(folder)  # PEFT looks there for a config, else on the hub
+    return model
 
 
 def load_tokenizer(folder: Path, gguf_file: str | None = None) -> Any:

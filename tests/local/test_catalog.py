@@ -245,6 +245,25 @@ def test_without_index_and_hub_one_line_says_what_always_works(tmp_path):
     assert list((tmp_path / "models").iterdir()) == []
 
 
+LOADING = """
+import resource, sys
+from pathlib import Path
+import psutil, torch, transformers
+from agentevolve.local.train import load_base
+folder = Path(sys.argv[1])
+model, _ = load_base(folder, "bfloat16")
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+print(peak - psutil.Process().memory_info().rss, (folder / "model.safetensors").stat().st_size)
+"""
+
+
+def test_a_base_is_loaded_in_half_precision_without_all_of_its_wider_file_in_memory(smollm2):
+    folder = catalog.training_folder(catalog.resolve(NAME))
+    done = subprocess.run([sys.executable, "-c", LOADING, folder], stdout=subprocess.PIPE, text=True, check=True)
+    more, whole = (int(word) for word in done.stdout.split())
+    assert more < whole / 2  # as transformers loads it all of it
+
+
 @pytest.mark.slow
 def test_the_training_folder_reads_and_answers_like_the_served_model(smollm2):
     from transformers import AutoModelForCausalLM, AutoTokenizer

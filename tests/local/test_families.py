@@ -111,6 +111,36 @@ def test_the_adapter_changes_what_is_said(family):
     assert (before - after).abs().max() > 0.5
 
 
+@pytest.mark.parametrize("shards", [False, True])
+def test_a_base_whose_files_are_wider_is_what_transformers_makes_of_it(family, tmp_path, shards):
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    name, folder, _, _ = family
+    AutoModelForCausalLM.from_pretrained(folder).save_pretrained(tmp_path, max_shard_size="50KB" if shards else "1GB")
+    kin.tokenizer(name).save_pretrained(tmp_path)
+    GenerationConfig(eos_token_id=[1, 7], max_length=99).save_pretrained(tmp_path)
+    assert (len(list(tmp_path.glob("*.safetensors"))) > 1) == shards
+    model, _ = load_base(tmp_path, "bfloat16")
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path, dtype="bfloat16")
+    assert type(model) is type(plain) and model.dtype == torch.bfloat16 and not model.training
+    for one, other in (("state_dict", model.state_dict()), ("buffers", dict(model.named_buffers()))):
+        expected = plain.state_dict() if one == "state_dict" else dict(plain.named_buffers())
+        assert other.keys() == expected.keys() and all(torch.equal(other[name], expected[name]) for name in expected)
+    assert model.name_or_path == model.config.name_or_path == str(tmp_path) == str(plain.name_or_path)
+    assert model.config.to_diff_dict() == plain.config.to_diff_dict()
+    assert model.generation_config == plain.generation_config and model.generation_config.eos_token_id == [1, 7]
+
+
+def test_a_base_without_one_of_its_files_is_not_made_up(family, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    _, folder, _, _ = family
+    AutoModelForCausalLM.from_pretrained(folder).save_pretrained(tmp_path, max_shard_size="50KB")
+    max(tmp_path.glob("*.safetensors")).unlink()
+    with pytest.raises(OSError, match="safetensors"):
+        load_base(tmp_path, "bfloat16")
+
+
 def test_another_family_is_refused_by_name():
     with pytest.raises(AgentevolveError, match=r"its architecture is 'mamba'; known: gemma3_text, llama, mistral, phi3, qwen"):
         family_of("mamba")
