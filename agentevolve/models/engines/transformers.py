@@ -147,8 +147,8 @@ def serve(folder: Path, *, adapter: Path | None = None, threads: int | None = No
             from peft import PeftModel
 
             model = PeftModel.from_pretrained(model, adapter)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        return Engine(model.to(device).eval(), tokenizer)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Engine(model.to(device).eval(), tokenizer)
 
 
 def _register() -> None:
