@@ -218,12 +218,14 @@ def caveats(rows: Sequence[Standing], model: str) -> list[str]:
     """What cannot be concluded from the comparison, as sentences."""
     shown = [row for row in rows if row.difference]
     seeds = max((len(row.by_seed) for row in shown), default=0)
+    fell = "one seed as it fell: of other trainings they say nothing"
+    if seeds > 1:
+        fell = f"{seeds} seeds as they fell: of other trainings they say nothing more than the differences by seed show"
     halves = [100 * (row.difference.high - row.difference.low) / 2 for row in shown if row.difference and row.p is not None]
     said = [
         f"All of it is about {model} on {_listed([row.tasks for row in rows])}: another model or other tasks may rank otherwise.",
         "Each method is held against no learning; methods are not tested against each other.",
-        f"Intervals and p-values are over tasks, with the {seeds} seeds as they fell: of other trainings they say nothing more "
-        "than the differences by seed show.",
+        f"Intervals and p-values are over tasks, with the {fell}.",
     ]
     if halves:
         said.append(f"A difference of less than about {median(halves):.0f} points (the median half width) would not be seen.")

@@ -101,7 +101,7 @@ def _precisely(model: Any) -> Iterator[None]:
     narrow: dict[Any, Any] = {}
     hooks: list[Any] = []
     for part in model.modules():
-        if any(True for _ in part.parameters(recurse=False)):
+        if list(part.parameters(recurse=False)):
             hooks += [part.register_forward_pre_hook(widened), part.register_forward_hook(narrowed, always_call=True)]
     try:
         yield

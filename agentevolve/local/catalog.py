@@ -175,9 +175,12 @@ def _snapshot(name: str) -> Path:
     from huggingface_hub.constants import ENDPOINT
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    wanted = ["*.safetensors", "*.json", "*.model", "*.jinja", "*.txt"]
+    wanted: Any = {
+        "allow_patterns": ["*.safetensors", "*.json", "*.model", "*.jinja", "*.txt"],
+        "ignore_patterns": ["consolidated*", "original/*"],  # the same weights in their makers' form
+    }
     try:
-        return Path(snapshot_download(name, allow_patterns=wanted, local_files_only=True))
+        return Path(snapshot_download(name, **wanted, local_files_only=True))
     except LocalEntryNotFoundError:
         pass
     if not _hub_answers():
@@ -185,7 +188,7 @@ def _snapshot(name: str) -> Path:
             f"{name}: not on this machine, and the hub ({ENDPOINT}) cannot be reached; the path of a folder always works"
         )
     try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
+        return Path(snapshot_download(name, **wanted))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise AgentevolveError(f"{name}: cannot be fetched from the hub: {' '.join(str(error).split())[:200]}") from None
 
@@ -292,9 +295,7 @@ def _at(text: str) -> LocalModel:
     if path.is_file():
         return _file(text, path)
     if (path / "config.json").is_file():
-        weights = sorted(path.glob("*.safetensors"))
-        if not weights:
-            raise AgentevolveError(f"{path}: a transformers folder needs its weights as *.safetensors")
+        weights = files.weights(path)
         check_room(text, size(weights) / 2, "to be loaded")  # float32 may be held in half of it
         return LocalModel(text, files.language_model(path), path, wheels.digest_of(weights))
     if path.is_dir() and (gguf := files.language_model(path)):

@@ -45,15 +45,37 @@ def read_config(folder: Path) -> dict[str, Any]:
     return read_json(folder / "config.json")
 
 
+def weights(folder: Path) -> list[Path]:
+    """The files with a transformers folder's weights, as transformers chooses them: others hold the same ones once more.
+
+    Raises AgentevolveError, one line, when there are none, or one of several is missing.
+    """
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.is_file():
+        return [single]
+    if not index.is_file():
+        raise AgentevolveError(
+            f"{folder}: a transformers folder needs its weights as {single.name}, or in parts that {index.name} names"
+        )
+    named = read_json(index).get("weight_map")
+    if not isinstance(named, dict) or not named:
+        raise AgentevolveError(f"{index}: weight_map is no mapping of weights to files")
+    found = sorted({str(name) for name in named.values()})
+    missing = [name for name in found if Path(name).name != name or not (folder / name).is_file()]
+    if missing:
+        raise AgentevolveError(f"{index}: names files that are not beside it: {', '.join(missing[:3])}")
+    return [folder / name for name in found]
+
+
 def parameters(folder: Path) -> int:
     """How many weights a transformers folder has, by the heads of its files. Raises AgentevolveError for one without a head."""
     from safetensors import SafetensorError, safe_open
 
     total = 0
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in weights(folder):
         try:
-            with safe_open(file, "np") as weights:
-                total += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+            with safe_open(file, "np") as read:
+                total += sum(math.prod(read.get_slice(name).get_shape()) for name in read.keys())  # noqa: SIM118
         except SafetensorError as error:
             raise AgentevolveError(f"{file}: not readable: {' '.join(str(error).split())[:200]}") from None
     return total

@@ -147,17 +147,11 @@ def load_base(folder: Path, dtype: str = "") -> tuple[Any, Any]:
 def _wide(folder: Path, dtype: str, opened: contextlib.ExitStack) -> dict[str, Any]:
     """The weights in `folder`, to be read one by one while `opened`, if they take more room than in `dtype`, else none."""
     from safetensors import safe_open
-    from transformers.utils.hub import get_checkpoint_shard_files
 
-    found, index = [str(folder / "model.safetensors")], folder / "model.safetensors.index.json"
-    if dtype == "float32" or not (Path(found[0]).is_file() or index.is_file()):
-        return {}
-    if not Path(found[0]).is_file():
-        found = get_checkpoint_shard_files(str(folder), str(index), local_files_only=True)[0]
     weights: dict[str, Any] = {}
-    for name in found:
-        file = opened.enter_context(safe_open(name, "pt", backend="pread"))
-        weights |= {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+    for path in files.weights(folder) if dtype != "float32" else ():
+        file = opened.enter_context(safe_open(path, "pt", backend="pread"))
+        weights |= {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
     return weights if any(weight.get_dtype() == "F32" for weight in weights.values()) else {}
 
 

@@ -132,7 +132,9 @@ def test_what_cannot_be_concluded_names_who_it_is_about():
     assert "all that is known of: idle, bad." in said
     assert "says nothing about the method: dear." in said
     assert "saw solutions that the worlds gave, free of tokens, which the others did not: good." in said
-    assert "3 seeds" in said
+    assert "with the 3 seeds as they fell: of other trainings they say nothing more than" in said
+    alone = caveats(standings([controls(0), learnt("good", 0, 18)], 1), "local/m")
+    assert "Intervals and p-values are over tasks, with the one seed as it fell: of other trainings they say nothing." in alone
 
 
 def test_the_csv_has_a_line_a_row_and_a_difference_in_three_columns():

@@ -264,6 +264,33 @@ def test_a_base_is_loaded_in_half_precision_without_all_of_its_wider_file_in_mem
     assert more < whole / 2  # as transformers loads it all of it
 
 
+INDICES = {
+    "no mapping": ("[]", "index.json: a list, not a mapping"),
+    "no weights": ("{}", "weight_map is no mapping of weights to files"),
+    "a list": ('{"weight_map": ["a.safetensors"]}', "weight_map is no mapping of weights to files"),
+    "one is missing": ('{"weight_map": {"a": "a.safetensors", "b": "b.safetensors"}}', "not beside it: b.safetensors"),
+    "one lies elsewhere": ('{"weight_map": {"a": "a.safetensors", "b": "../b.safetensors"}}', "not beside it: ../b.safetensors"),
+    "a number": ('{"weight_map": {"a": 3}}', "not beside it: 3"),
+}
+
+
+@pytest.mark.parametrize(("index", "says"), INDICES.values(), ids=INDICES)
+def test_a_folder_without_all_its_parts_is_refused_in_one_line(tmp_path, cache, index, says):
+    folder = tmp_path / "m"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    for path in (folder / "a.safetensors", tmp_path / "b.safetensors"):
+        path.write_bytes(b"weights")
+    with pytest.raises(
+        AgentevolveError, match=r"needs its weights as model\.safetensors, or in parts that model\.safetensors\.index"
+    ):
+        catalog.resolve(str(folder))
+    (folder / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(AgentevolveError, match=says) as refused:
+        catalog.resolve(str(folder))
+    assert "\n" not in str(refused.value)
+
+
 @pytest.mark.slow
 def test_the_training_folder_reads_and_answers_like_the_served_model(smollm2):
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -1,12 +1,14 @@
 """What is acted with is what was trained, in every family that can be fine-tuned: the same tokens, the same log-probabilities."""
 
+import shutil
+
 import httpx
 import kin
 import pytest
 import tiny
 import torch
 
-from agentevolve.local import adapter
+from agentevolve.local import adapter, catalog, files
 from agentevolve.local.adapter import LoraSettings
 from agentevolve.local.canary import probes
 from agentevolve.local.families import FAMILIES, family_of
@@ -136,9 +138,14 @@ def test_a_base_without_one_of_its_files_is_not_made_up(family, tmp_path):
 
     _, folder, _, _ = family
     AutoModelForCausalLM.from_pretrained(folder).save_pretrained(tmp_path, max_shard_size="50KB")
-    max(tmp_path.glob("*.safetensors")).unlink()
-    with pytest.raises(OSError, match="safetensors"):
-        load_base(tmp_path, "bfloat16")
+    kept = max(tmp_path.glob("*.safetensors"))
+    shutil.copy(kept, tmp_path / "consolidated.safetensors")
+    assert catalog.resolve(str(tmp_path)).folder == tmp_path
+    assert files.parameters(tmp_path) == files.parameters(folder)  # what transformers does not read is not counted
+    kept.unlink()
+    for load in (lambda: catalog.resolve(str(tmp_path)), lambda: load_base(tmp_path, "bfloat16")):
+        with pytest.raises(AgentevolveError, match=rf"index.json: names files that are not beside it: {kept.name}"):
+            load()
 
 
 def test_another_family_is_refused_by_name():
