@@ -287,6 +287,10 @@ def peak_memory() -> int:
         import torch
 
         return int(torch.cuda.max_memory_allocated())
+    with contextlib.suppress(OSError):  # Linux: what getrusage says there may be that of the process that started this one
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

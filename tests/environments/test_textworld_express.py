@@ -60,8 +60,9 @@ def test_a_jvm_that_dies_or_hangs_is_replaced(blow, caplog):
     broken, env.deadline = pid(env), 1.0
     os.kill(broken, signal.SIGKILL if blow == "kill" else signal.SIGSTOP)
     with pytest.raises(GameBroken):
-        for _ in range(8):  # a signal may take effect a moment later
+        for _ in range(8):
             env.step("look around")
+            time.sleep(0.25)  # a signal may take effect a moment later
     assert gone(broken)
     assert not caplog.records
     with pytest.raises(RuntimeError, match="reset first"):

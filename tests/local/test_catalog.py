@@ -246,14 +246,13 @@ def test_without_index_and_hub_one_line_says_what_always_works(tmp_path):
 
 
 LOADING = """
-import resource, sys
+import sys
 from pathlib import Path
 import psutil, torch, transformers
-from agentevolve.local.train import load_base
+from agentevolve.local.train import load_base, peak_memory
 folder = Path(sys.argv[1])
 model, _ = load_base(folder, "bfloat16")
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-print(peak - psutil.Process().memory_info().rss, (folder / "model.safetensors").stat().st_size)
+print(peak_memory() - psutil.Process().memory_info().rss, (folder / "model.safetensors").stat().st_size)
 """
 
 
