@@ -139,8 +139,9 @@ def load_base(folder: Path, dtype: str = "") -> tuple[Any, Any]:
     dtype = dtype or _dtype()
     with contextlib.ExitStack() as opened:
         if wide := _wide(folder, dtype, opened):
-            return _narrowed(folder, dtype, wide), load_tokenizer(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, **LOCALLY)
+            model = _narrowed(folder, dtype, wide)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, **LOCALLY)
     return model, load_tokenizer(folder)
 
 

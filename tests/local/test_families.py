@@ -125,9 +125,9 @@ def test_a_base_whose_files_are_wider_is_what_transformers_makes_of_it(family, t
     model, _ = load_base(tmp_path, "bfloat16")
     plain = AutoModelForCausalLM.from_pretrained(tmp_path, dtype="bfloat16")
     assert type(model) is type(plain) and model.dtype == torch.bfloat16 and not model.training
-    for one, other in (("state_dict", model.state_dict()), ("buffers", dict(model.named_buffers()))):
-        expected = plain.state_dict() if one == "state_dict" else dict(plain.named_buffers())
-        assert other.keys() == expected.keys() and all(torch.equal(other[name], expected[name]) for name in expected)
+    for parts in ("state_dict", "named_buffers"):
+        made, expected = (dict(getattr(one, parts)()) for one in (model, plain))
+        assert made.keys() == expected.keys() and all(torch.equal(made[name], expected[name]) for name in expected)
     assert model.name_or_path == model.config.name_or_path == str(tmp_path) == str(plain.name_or_path)
     assert model.config.to_diff_dict() == plain.config.to_diff_dict()
     assert model.generation_config == plain.generation_config and model.generation_config.eos_token_id == [1, 7]
